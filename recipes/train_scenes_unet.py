@@ -1,0 +1,68 @@
+"""The small UNet of `segship demo`: milesial's layout, widths 16 to 256, 1.9 million parameters, on synthetic streets.
+
+    python recipes/streets.py --out build/streets.npz --scenes 8000
+    PYTHONPATH=. python recipes/train_scenes_unet.py --streets build/streets.npz --out src/segship/assets
+
+Writes `scenes-unet.pth` (state dict, kernels float16), `scenes-unet.facts.json` (class names, colours) and the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from recipes import streets
+from recipes.training import Settings, confusion, half_kernels, scores, train
+from torch import Tensor
+
+from segship.models.unet import UNet
+from segship.scenes import CLASSES, COLORS
+
+WIDTHS = (16, 32, 64, 128, 256)
+
+
+def prepare(images: Tensor) -> Tensor:
+    """0..255 to 0..1, as milesial's data loader does."""
+    return images / 255
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streets", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--log", type=Path, default=Path("recipes/results/scenes-unet.json"))
+    parser.add_argument("--epochs", type=int, default=36)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    torch.manual_seed(options.seed)
+    device = torch.device("cuda")
+    data, val, test = (streets.load(options.streets, split) for split in ("train", "val", "test"))
+    net = UNet(3, len(CLASSES), WIDTHS, bilinear=False).to(device, memory_format=torch.channels_last)
+    settings = Settings(
+        classes=len(CLASSES),
+        epochs=options.epochs,
+        batch=32,
+        crop=(256, 256),
+        zoom=(0.8, 1.6),
+        rate=1e-3,
+        rare=0.25,
+        seed=options.seed,
+    )
+    best, log = train(net, data.to(device), val, settings, prepare)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    weights = half_kernels(best)
+    torch.save(weights, options.out / "scenes-unet.pth")
+    facts = {"classes": CLASSES, "colors": COLORS, "scale": 1.0}
+    (options.out / "scenes-unet.facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    best.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    miou, each = scores(confusion(best, test, settings, prepare))
+    log.write(options.log, recipe="scenes-unet", test_miou=round(miou, 2), test_iou=dict(zip(CLASSES, each, strict=True)))
+    print(f"test mIoU {miou:.2f}", dict(zip(CLASSES, each, strict=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""PyTorch eager in FP32: the oracle that every other backend is compared with.
+
+The engine holds the weights as safetensors and the hyper-parameters that rebuild the module, so nothing in it is
+executed when it is read. This is the one backend that compiles the model instead of the graph, hence the one import
+of ``segship.models`` below ``pipeline`` (docs/decisions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from segship.core.backend import Array, Built, Feeds, Traits, check_feeds
+from segship.core.environment import available_threads, package_version
+from segship.core.errors import BadEngine
+from segship.core.precision import LayerPrecision, PrecisionReport
+from segship.core.spec import Signature, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from segship.models import Model
+
+NAME = "reference"
+TRAITS = Traits(source="model", precisions=("fp32",))
+
+_WEIGHTS = "weights.safetensors"
+_NETWORK = "network.json"
+
+
+class _Network(msgspec.Struct):
+    family: str
+    hyperparameters: dict[str, int | float | bool | str | list[int]]
+
+
+def version() -> str:
+    """Version of the runtime."""
+    return package_version("torch") or "unknown"
+
+
+def probe() -> str | None:
+    """Why PyTorch cannot be used here; None when it can."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        return f"{error}; install PyTorch as https://pytorch.org says for your machine"
+    return None
+
+
+def build(source: Model, into: Path) -> Built:
+    """Store the weights and what rebuilds the module."""
+    from safetensors.torch import save_file
+
+    save_file({key: value.contiguous() for key, value in source.module.state_dict().items()}, into / _WEIGHTS)
+    network = _Network(source.spec.family, source.spec.hyperparameters)
+    (into / _NETWORK).write_bytes(msgspec.json.encode(network))
+    return Built(options={}, version=version(), precision=_precision(source.module))
+
+
+def _precision(module: torch.nn.Module) -> PrecisionReport:
+    weighted = ("Conv2d", "ConvTranspose2d", "Linear")
+    layers = tuple(LayerPrecision(name, type(part).__name__, "fp32") for name, part in module.named_modules() if type(part).__name__ in weighted)
+    return PrecisionReport({"fp32": len(layers)}, {"fp32": len(layers)}, layers, ())
+
+
+def load(directory: Path, signature: Signature, *, threads: int | None = None) -> ReferenceSession:
+    """Rebuild the module and load its weights."""
+    from safetensors.torch import load_file
+
+    from segship.models import build_module
+
+    try:
+        network = msgspec.json.decode((directory / _NETWORK).read_bytes(), type=_Network)
+        module = build_module(network.family, network.hyperparameters)
+        module.load_state_dict(load_file(directory / _WEIGHTS))
+    except (OSError, ValueError, RuntimeError, msgspec.DecodeError) as error:
+        raise BadEngine(f"{directory} holds no network that PyTorch can rebuild ({error}): build the engine again") from error
+    return ReferenceSession(module.eval(), signature, threads or available_threads())
+
+
+def open_model(model: Model, signature: Signature, *, threads: int | None = None) -> ReferenceSession:
+    """A session straight from a model, without an engine directory."""
+    return ReferenceSession(model.module, signature, threads or available_threads())
+
+
+class ReferenceSession:
+    """A PyTorch module behind the session protocol."""
+
+    def __init__(self, module: torch.nn.Module, signature: Signature, threads: int) -> None:
+        self._module, self._threads = module, threads
+        self.inputs: tuple[TensorSpec, ...] = signature.inputs
+        self.outputs: tuple[TensorSpec, ...] = signature.outputs
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """Run once, host to host."""
+        import torch
+
+        check_feeds(self.inputs, feeds)
+        torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            result = self._module(torch.from_numpy(np.ascontiguousarray(feeds["image"])))
+        return {self.outputs[0].name: result.numpy()}
+
+    def bind(self, feeds: Feeds) -> Callable[[], None]:
+        """A function that runs the module on a fixed tensor."""
+        import torch
+
+        check_feeds(self.inputs, feeds)
+        torch.set_num_threads(self._threads)
+        tensor = torch.from_numpy(np.ascontiguousarray(feeds["image"]))
+
+        def execute() -> None:
+            with torch.inference_mode():
+                self._module(tensor)
+
+        return execute
+
+    def close(self) -> None:
+        """Give the module back."""
+        del self._module

@@ -1,0 +1,60 @@
+"""The command line: parse, call, print. Every command is a thin layer over the Python functions of the same name.
+
+Exit codes: 0 done, 1 a verdict failed, 2 bad input (one clear sentence), 130 interrupted. With ``--json`` exactly one JSON
+object goes to standard output; progress and messages always go to standard error.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+from segship import __version__
+from segship.cli import make, show, use
+from segship.core.errors import SegshipError
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(context_settings=_SETTINGS, no_args_is_help=True)
+@click.version_option(__version__, prog_name="segship")
+def cli() -> None:
+    """From a trained segmentation checkpoint to a fast engine, with proof that it is still right."""
+
+
+for _command in (*make.COMMANDS, *use.COMMANDS, *show.COMMANDS):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_run(words))
+
+
+def _run(words: list[str]) -> int:
+    try:
+        result = cli.main(words, prog_name="segship", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except SegshipError as error:
+        return _failed(str(error), error.exit_code, words)
+    except click.UsageError as error:
+        hint = f" (see segship {error.ctx.info_name} --help)" if error.ctx and error.ctx.info_name != "segship" else ""
+        return _failed(f"{error.format_message().rstrip('.')}{hint}", 2, words)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _failed("interrupted; nothing half-written was left, and calibration goes on where it stopped", 130, words)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _failed(f"the disk is full ({error.filename or 'no space left'}): free some space and run the command again", 2, words)
+
+
+def _failed(sentence: str, code: int, words: list[str]) -> int:
+    click.echo(f"segship: {sentence}", err=True)
+    if "--json" in words:
+        click.echo(json.dumps({"error": sentence, "exit_code": code}))
+    return code

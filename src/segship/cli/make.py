@@ -1,0 +1,176 @@
+"""Commands that make engines: demo, deploy, export, build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from segship.cli import options
+from segship.cli.console import Console, say, say_json, table
+from segship.core.errors import BadArgument
+
+if TYPE_CHECKING:
+    from segship.deploy import Delivered
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("segship-demo"), show_default=True, help="Folder to work in.")
+@options.as_json
+def demo(output: Path, as_json: bool) -> int:
+    """The main job on the embedded example: no download, no GPU, about two minutes."""
+    from segship.demo import run_demo
+
+    with Console() as progress:
+        result = run_demo(output, progress=progress)
+    if as_json:
+        say_json(result.as_json())
+        return 0 if result.passed else 1
+    for delivered in result.deployments:
+        _print(delivered)
+    say(f"The whole demo took {result.seconds:.0f} s. Look at {result.deployments[0].report}, and try:")
+    say(f"  segship predict {result.deployments[0].report.parent} {result.example_image} -o {output}")
+    return 0 if result.passed else 1
+
+
+@click.command()
+@options.path_argument("checkpoint")
+@options.data
+@click.option("--backend", default="auto", show_default=True, help="auto tries every backend that works here.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "fp16", "int8"]), default="auto", show_default=True)
+@click.option("--max-drop", type=click.FloatRange(0, 100), default=0.5, show_default=True, help="Points of mIoU that may be lost.")
+@click.option("--size", type=click.Choice(["auto", "free"]), default="auto", show_default=True, help="free: any image size, always.")
+@click.option("--calibration-images", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--evaluation-images", type=click.IntRange(1), default=100, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Engine directory; default: NAME.engine here.")
+@options.facts
+@options.threads
+@options.as_json
+def deploy(
+    checkpoint: Path,
+    data: Path,
+    backend: str,
+    precision: Any,
+    max_drop: float,
+    size: Any,
+    calibration_images: int,
+    evaluation_images: int,
+    output: Path | None,
+    facts: tuple[str, ...],
+    threads: int | None,
+    as_json: bool,
+) -> int:
+    """From CHECKPOINT and a folder of images to the fastest engine that is still right, with its evidence and report."""
+    from segship.deploy import Options
+    from segship.deploy import deploy as run
+
+    search = Options(
+        backend=backend,
+        precision=precision,
+        max_drop=max_drop,
+        size=size,
+        calibration_images=calibration_images,
+        evaluation_images=evaluation_images,
+        threads=threads,
+    )
+    target = output or Path(f"{checkpoint.resolve().stem}.engine")
+    with Console() as progress:
+        delivered = run(checkpoint, data, target, options=search, progress=progress, **options.parsed_facts(facts))
+    if as_json:
+        say_json(delivered.as_json())
+    else:
+        _print(delivered)
+    return 0 if delivered.engine else 1
+
+
+def _print(delivered: Delivered) -> None:
+    """The outcome for a person: verdict, table, where the files are."""
+    rows = [
+        [
+            f"{'* ' if candidate.chosen else '  '}{candidate.name}",
+            _number(candidate.network_ms, 1),
+            _number(candidate.image_ms, 1),
+            _number(candidate.metric, 2),
+            _number(candidate.drop, 2),
+            _number(candidate.agreement, 2),
+            _number(candidate.size_bytes / 1e6 if candidate.size_bytes else None, 1),
+        ]
+        for candidate in delivered.deployment.candidates
+    ]
+    say(f"\n{delivered.deployment.title}\n")
+    say(table(["  candidate", "network ms", "image ms", delivered.deployment.metric_name, "drop", "agreement %", "MB"], rows))
+    for candidate in delivered.deployment.candidates:
+        for reason in candidate.reasons:
+            say(f"  {candidate.name}: {reason}")
+    say()
+    if delivered.engine is None:
+        say(f"  No candidate is right within a drop of {delivered.deployment.max_drop:g}: no engine was written.")
+    else:
+        say(f"  engine  {delivered.engine.path}")
+    say(f"  report  {delivered.report}\n")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+@click.command()
+@options.path_argument("checkpoint")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .onnx file to write.")
+@click.option("--image-size", metavar="HxW", help="Fix the size of all images to come; default: any size.")
+@click.option("--logits", is_flag=True, help="Give the network's own output instead of the label map.")
+@options.facts
+@options.as_json
+def export(checkpoint: Path, output: Path, image_size: str | None, logits: bool, facts: tuple[str, ...], as_json: bool) -> None:
+    """Write CHECKPOINT as an optimised FP32 ONNX graph, checked against PyTorch."""
+    from segship.core.files import write_atomically
+    from segship.pipeline import export as run
+    from segship.pipeline import load_model
+
+    size = _size(image_size)
+    graph = run(load_model(checkpoint, **options.parsed_facts(facts)), image_size=size, output="logits" if logits else None)
+    write_atomically(output, graph.to_bytes())
+    described = {
+        "graph": str(output),
+        "inputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in graph.signature.inputs],
+        "outputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in graph.signature.outputs],
+        "passes": [record.name for record in graph.history if record.changed],
+    }
+    if as_json:
+        say_json(described)
+    else:
+        say(f"{output}: {' + '.join(spec.name for spec in graph.signature.inputs)} -> {graph.signature.outputs[0].name}, FP32")
+
+
+@click.command()
+@options.path_argument("checkpoint")
+@click.option("--backend", default="onnxruntime", show_default=True)
+@click.option("--image-size", metavar="HxW", help="Fix the size of all images to come; default: any size.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Engine directory; default: NAME.engine here.")
+@options.facts
+@options.as_json
+def build(checkpoint: Path, backend: str, image_size: str | None, output: Path | None, facts: tuple[str, ...], as_json: bool) -> None:
+    """Build an FP32 engine of CHECKPOINT without data: nothing is judged (deploy does that)."""
+    from segship.pipeline import build as run
+    from segship.pipeline import export as export_graph
+    from segship.pipeline import load_model
+
+    graph = export_graph(load_model(checkpoint, **options.parsed_facts(facts)), image_size=_size(image_size))
+    engine = run(graph, backend, output or Path(f"{checkpoint.resolve().stem}.engine"))
+    if as_json:
+        say_json({"engine": str(engine.path), "id": engine.manifest.id, "bytes": engine.size_bytes})
+    else:
+        say(f"{engine.path}: {engine.manifest.backend} {engine.manifest.precision}, {engine.size_bytes / 1e6:.1f} MB, not judged")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, cross, width = text.lower().partition("x")
+    if not cross or not height.isdigit() or not width.isdigit() or min(int(height), int(width)) < 1:
+        raise BadArgument(f"--image-size {text} is not HEIGHTxWIDTH in pixels: write for instance 360x480")
+    return int(height), int(width)
+
+
+COMMANDS = (demo, deploy, export, build)

@@ -1,0 +1,44 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from segship.core.errors import BadArgument
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else there.")
+threads = click.option("--threads", type=click.IntRange(1, 256), help="Processor threads; default: all cores this process may use.")
+facts = click.option(
+    "--fact",
+    "facts",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A fact the checkpoint does not hold, as JSON or plain text (scale=1.0); may be given several times.",
+)
+data = click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of images, with or without labels.")
+
+
+def path_argument(name: str, **more: Any) -> Callable[[_F], _F]:
+    """A path argument; whether it exists is checked where it is read, with a better sentence."""
+    return click.argument(name, type=click.Path(path_type=Path), **more)
+
+
+def parsed_facts(facts: tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs as a dict; a value that is no JSON is text."""
+    result: dict[str, Any] = {}
+    for fact in facts:
+        name, equals, value = fact.partition("=")
+        if not equals or not name:
+            raise BadArgument(f"--fact {fact} is not NAME=VALUE: write for instance --fact scale=1.0")
+        try:
+            result[name] = json.loads(value)
+        except ValueError:
+            result[name] = value
+    return result

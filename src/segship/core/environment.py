@@ -1,0 +1,77 @@
+"""Where a number was measured and where an engine can run: processor, operating system, package versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+_ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8")
+"""Instruction sets that decide which kernels a CPU runtime picks, and thus both speed and INT8 rounding."""
+
+
+class Processor(msgspec.Struct, frozen=True):
+    """Architecture, model name and the instruction sets that matter to inference kernels."""
+
+    architecture: str
+    model: str
+    instruction_sets: tuple[str, ...]
+    cores: int
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """The machine and the packages behind a measurement."""
+
+    processor: Processor
+    system: str
+    python: str
+    packages: dict[str, str]
+    threads: int
+
+
+def environment(packages: tuple[str, ...], threads: int) -> Environment:
+    """This process's environment; ``packages`` that are not installed are left out."""
+    return Environment(
+        processor=processor(),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        packages={name: version for name in packages if (version := package_version(name))},
+        threads=threads,
+    )
+
+
+def package_version(name: str) -> str | None:
+    """Installed version of a distribution, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def available_threads() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def processor() -> Processor:
+    """The processor this process runs on. Instruction sets are read where Linux lists them, else left empty."""
+    fields: dict[str, str] = {}
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    flags = set(fields.get("flags", "").split())
+    return Processor(
+        architecture=platform.machine(),
+        model=fields.get("model name", platform.processor() or "unknown"),
+        instruction_sets=tuple(flag for flag in _ISA_FLAGS if flag in flags),
+        cores=available_threads(),
+    )

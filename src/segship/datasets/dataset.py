@@ -1,0 +1,118 @@
+"""What a data set is: images, labels if there are any, and what the label numbers mean. No image is held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from segship.core.errors import BadArgument, BadDataset
+from segship.core.predictions import LabelArray
+from segship.core.spec import Task
+from segship.datasets.labels import read_label
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its label file. ``name`` is unique within the data set and serves as a file name stem (``a/b`` is a path)."""
+
+    name: str
+    image: Path
+    label: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples in a fixed order, and the meaning of their labels.
+
+    ``classes``: class names by class id, or None when nothing in the folder names them; ``colors``: RGB by class id.
+    ``ignore``: the id of pixels that are not judged. ``file_ids``: class id of each value in a label file, where the
+    two differ. ``notes``: facts a reader of results must know, such as which of several splits was taken.
+    """
+
+    root: Path
+    layout: str
+    task: Task | None
+    classes: tuple[str, ...] | None
+    colors: tuple[Color, ...] | None
+    ignore: int | None
+    samples: tuple[Sample, ...]
+    file_ids: dict[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels: all samples have one, or none has."""
+        return bool(self.samples) and self.samples[0].label is not None
+
+    def load_label(self, sample: Sample) -> LabelArray:
+        """Class ids (height, width), uint8 or uint16, in the image's frame; instance ids when the task is ``instance``.
+
+        Raises :class:`BadDataset` for an unreadable label, one of another size than its image, and unknown ids.
+        """
+        if sample.label is None:
+            raise BadDataset(f"{sample.image} has no label: give a folder with labels to measure accuracy")
+        names = self.classes if self.task == "semantic" else None
+        return read_label(
+            sample.label, sample.image, n_classes=len(names) if names else None, ignore=self.ignore, file_ids=self.file_ids
+        )
+
+    def split(self, n_calibration: int, n_evaluation: int | None = None) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+        """Disjoint calibration and evaluation samples, each evenly strided over the folder's order.
+
+        At most half of the samples (rounded down) become calibration samples, so a small folder yields fewer than
+        ``n_calibration``; ``n_evaluation`` None means all the others. Same folder, same numbers: same split.
+        """
+        if n_calibration < 0 or (n_evaluation is not None and n_evaluation < 1):
+            raise BadArgument(
+                f"cannot split into {n_calibration} calibration and {n_evaluation} evaluation images: give positive numbers"
+            )
+        if n_calibration and len(self) < 2:
+            raise BadDataset(
+                f"{self.root} holds one image, calibration and evaluation need one each: give a folder with more images"
+            )
+        chosen = set(strided(range(len(self)), min(n_calibration, len(self) // 2)))
+        rest = [index for index in range(len(self)) if index not in chosen]
+        if n_evaluation is not None:
+            rest = strided(rest, min(n_evaluation, len(rest)))
+        return tuple(self.samples[index] for index in sorted(chosen)), tuple(self.samples[index] for index in rest)
+
+
+class Layout(Protocol):
+    """The names that a layout module has."""
+
+    NAME: str
+
+    def claims(self, root: Path) -> bool:
+        """Whether the folder has this layout: judged by file names alone."""
+        ...
+
+    def read(self, root: Path) -> Dataset:
+        """The data set in the folder; raises :class:`BadDataset` when it is broken. No label is opened yet."""
+        ...
+
+
+def strided(indices: Sequence[int], n: int) -> list[int]:
+    """``n`` of ``indices``, evenly spread: the middle of each of ``n`` equal stretches.
+
+    >>> strided(range(10), 3)
+    [1, 5, 8]
+    """
+    return [indices[(2 * step + 1) * len(indices) // (2 * n)] for step in range(n)]
+
+
+def check_classes(dataset: Dataset, n_classes: int) -> None:
+    """Raise :class:`BadDataset` unless the data set's class count is the model's. Unnamed classes pass."""
+    if dataset.classes is None or len(dataset.classes) == n_classes:
+        return
+    first, last = dataset.classes[0], dataset.classes[-1]
+    raise BadDataset(
+        f"{dataset.root} has {len(dataset.classes)} classes ({first} ... {last}), the model has {n_classes}: "
+        "give the data set that the model was trained for, or mend its classes.json"
+    )

@@ -1,0 +1,253 @@
+"""Find the fastest engine that is still right: build every candidate, prove it, time it, keep the best."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from segship import showcase
+from segship.backends import DEPLOYABLE, load_backend, usable_backend
+from segship.core.engine import Engine
+from segship.core.environment import available_threads
+from segship.core.errors import BackendUnavailable, BadArgument, BadEngine, BuildFailed
+from segship.core.files import replace_directory, storage_errors
+from segship.core.graph import Graph
+from segship.core.precision import Precision
+from segship.core.progress import Progress, silent
+from segship.core.spec import Size
+from segship.datasets import Dataset, Sample, check_classes, open_dataset
+from segship.evidence import policy
+from segship.evidence.measure import Schedule
+from segship.evidence.records import Candidate, Deployment
+from segship.judging import Judge, Tried
+from segship.pipeline import ModelPredictor, build, export, load_model
+from segship.quantiser import Quantiser
+from segship.tasks import semantic
+
+PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to search. ``size``: ``"auto"`` fixes the sizes when all images have one size, ``"free"`` never does."""
+
+    backend: str = "auto"
+    precision: PrecisionChoice = "auto"
+    max_drop: float = policy.MAX_DROP
+    size: Literal["auto", "free"] = "auto"
+    calibration_images: int = 64
+    evaluation_images: int = 100
+    threads: int | None = None
+    schedule: Schedule = field(default_factory=lambda: Schedule(rounds=5, budget_s=60))
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What deploy leaves behind: the engine (None when no candidate was right), the report, and all that was found out."""
+
+    engine: Engine | None
+    report: Path
+    deployment: Deployment
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: what was chosen, and every candidate with its numbers (without the raw samples)."""
+        chosen = next((candidate for candidate in self.deployment.candidates if candidate.chosen), None)
+        return {
+            "engine": str(self.engine.path) if self.engine else None,
+            "report": str(self.report),
+            "backend": chosen.backend if chosen else None,
+            "precision": chosen.precision if chosen else None,
+            "metric": self.deployment.metric_name,
+            "max_drop": self.deployment.max_drop,
+            "candidates": [candidate.as_json() for candidate in self.deployment.candidates],
+            "notes": list(self.deployment.notes),
+            "seconds": self.deployment.seconds,
+        }
+
+
+def deploy(
+    checkpoint: Path | str,
+    data: Path | str,
+    output: Path | str,
+    *,
+    options: Options | None = None,
+    progress: Progress = silent,
+    **facts: Any,
+) -> Delivered:
+    """From checkpoint and images to the fastest engine within ``options.max_drop``, its evidence and its report.
+
+    ``facts`` are those of :func:`segship.load_model`. Nothing is left at ``output`` when anything fails or is interrupted.
+    Raises :class:`segship.core.errors.BadInput` and its kinds, and :class:`segship.core.errors.BuildFailed` when no candidate
+    can be built. When candidates are built but none is right, ``Delivered.engine`` is None and the report says why.
+    """
+    options, output = options or Options(), Path(output)
+    clock = Stages(progress)
+    with clock("load"):
+        wanted = wanted_candidates(options)
+        refuse_foreign(output)
+        dataset = open_dataset(data)
+        model = load_model(checkpoint, threads=options.threads, **facts)
+        check_classes(dataset, len(model.spec.classes))
+        model = model.named_after(dataset.classes, dataset.colors)
+        calibration, judged = split(dataset, options)
+        image_size = common_size(model, [*calibration, *judged]) if options.size == "auto" else None
+    with clock("export"):
+        graph = export(model, image_size=image_size)
+    with scratch_beside(output) as scratch:
+        quantiser = Quantiser(model, graph, [sample.image for sample in calibration], progress)
+        tried = [build_candidate(candidate, graph, quantiser, scratch, clock) for candidate in wanted]
+        if not any(each.engine for each in tried):
+            raise BuildFailed("no candidate could be built: " + "; ".join(f"{each.record.name}: {each.record.skipped}" for each in tried))
+        judge = Judge(model, dataset, judged, options.max_drop, progress)
+        with clock("verify"):
+            tried = [judge.prove(each) for each in tried]
+        with clock("measure"):
+            tried = judge.time(tried, options.schedule, options.threads or available_threads())
+        tried = choose(tried)
+        deployment = Deployment(
+            title=f"{model.spec.variant} on {dataset.root.resolve().name}",
+            metric_name=semantic.METRIC if dataset.labelled else "agreement",
+            max_drop=options.max_drop,
+            candidates=tuple(each.record for each in tried),
+            calibration_images=len(calibration),
+            evaluation_images=len(judged),
+            notes=notes(model, dataset, calibration, judged, image_size),
+            seconds=clock.seconds,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+        return deliver(deployment, tried, judge, output)
+
+
+def wanted_candidates(options: Options) -> list[Candidate]:
+    """Every backend and precision to try; those that cannot be tried here carry the reason.
+
+    Raises :class:`BadArgument` for FP16 (no backend here runs it on this processor), :class:`BackendUnavailable` when the
+    one backend asked for is missing.
+    """
+    names = DEPLOYABLE if options.backend == "auto" else (options.backend,)
+    if options.backend != "auto":
+        usable_backend(options.backend)
+    candidates = []
+    for name in names:
+        backend = load_backend(name)
+        precisions: tuple[Precision, ...] = ("fp32", "int8") if options.precision == "auto" else (options.precision,)
+        for precision in precisions:
+            problem = backend.probe()
+            if problem is None and precision not in backend.TRAITS.precisions:
+                problem = (
+                    f"{name} accepts {precision} graphs and runs them in fp32 on this processor; "
+                    f"it runs {', '.join(backend.TRAITS.precisions)}"
+                )
+            candidates.append(Candidate(name=f"{name} {precision}", backend=name, precision=precision, skipped=problem))
+    if all(candidate.skipped for candidate in candidates):
+        reasons = "; ".join(dict.fromkeys(str(candidate.skipped) for candidate in candidates))
+        kind = BadArgument if options.precision == "fp16" else BackendUnavailable
+        raise kind(f"nothing to build with --backend {options.backend} --precision {options.precision}: {reasons}")
+    return candidates
+
+
+def split(dataset: Dataset, options: Options) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Calibration and evaluation images: disjoint, but for a folder of one image, which serves as both."""
+    if len(dataset) == 1:
+        return dataset.samples, dataset.samples
+    return dataset.split(options.calibration_images, options.evaluation_images)
+
+
+def common_size(model: ModelPredictor, samples: Sequence[Sample]) -> Size | None:
+    """The size that all images have (height, width), or None when they differ."""
+    sizes = {model.size_of(sample.image) for sample in samples}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def build_candidate(candidate: Candidate, graph: Graph, quantiser: Quantiser, scratch: Path, clock: Stages) -> Tried:
+    """The candidate's engine, in the scratch directory; a build that fails is a recorded fact."""
+    if candidate.skipped:
+        return Tried(candidate, None)
+    tried, traits = Tried(candidate, None), load_backend(candidate.backend).TRAITS
+    try:
+        if candidate.precision == "int8":
+            with clock("calibrate"):
+                quantiser.calibrate()
+        with clock("build"):
+            ready = quantiser.quantised(traits) if candidate.precision == "int8" else graph
+            calibrated = quantiser.calibration if candidate.precision == "int8" else None
+            engine = build(ready, candidate.backend, scratch / f"{candidate.name.replace(' ', '-')}.engine", calibration=calibrated)
+    except BuildFailed as error:
+        return tried.with_(skipped=str(error))
+    return Tried(candidate, engine)
+
+
+def choose(tried: Sequence[Tried]) -> list[Tried]:
+    """Mark the fastest right candidate, judged by image file to mask: that is what a user waits for."""
+    right = [each for each in tried if each.right and each.record.image_ms is not None]
+    best = min(right, key=lambda each: each.record.image_ms or 0.0, default=None)
+    return [each.with_(chosen=best is not None and each is best) for each in tried]
+
+
+def notes(
+    model: ModelPredictor, dataset: Dataset, calibration: Sequence[Sample], judged: Sequence[Sample], image_size: Size | None
+) -> tuple[str, ...]:
+    """Facts that a reader of the report must know."""
+    found = list(dataset.notes)
+    if not dataset.labelled:
+        found.append("the images have no labels: the engines are judged by their agreement with PyTorch")
+    if calibration == judged:
+        found.append("one image serves for calibration and for judging: give a folder of images for a result that means something")
+    if image_size is None:
+        found.append("image sizes are free: speed was measured on the first image")
+    if model.spec.slide is not None:
+        found.append("sliding windows: the network alone was timed with all windows of one image")
+    return tuple(found)
+
+
+def deliver(deployment: Deployment, tried: Sequence[Tried], judge: Judge, output: Path) -> Delivered:
+    """Put the chosen engine with evidence and report at ``output``; without one, only a report beside it."""
+    chosen = next((each for each in tried if each.record.chosen), None)
+    shown = chosen or next((each for each in tried if each.engine is not None), None)
+    examples = showcase.worst_examples(shown, judge) if shown else []
+    if chosen is None or chosen.engine is None:
+        report = output.with_name(f"{output.name.removesuffix('.engine')}.report.html")
+        showcase.write_report(report, deployment, None, examples, output)
+        return Delivered(None, report, deployment)
+    showcase.write_evidence(chosen.engine, deployment, examples)
+    showcase.write_report(chosen.engine.path / showcase.REPORT, deployment, chosen.engine.manifest, examples, output)
+    replace_directory(chosen.engine.path, output)
+    return Delivered(Engine(output, chosen.engine.manifest), output / showcase.REPORT, deployment)
+
+
+def refuse_foreign(output: Path) -> None:
+    """Raise :class:`BadEngine` when ``output`` exists and is no engine: it would be replaced."""
+    if output.exists() and not (output / "manifest.json").is_file():
+        raise BadEngine(f"{output} exists and is not an engine, so it is left alone: choose another name with -o")
+
+
+@contextmanager
+def scratch_beside(output: Path) -> Iterator[Path]:
+    """A directory for the candidates on the output's own file system, gone at the end whatever happens."""
+    with storage_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.candidates-") as scratch:
+            yield Path(scratch)
+
+
+class Stages:
+    """Adds up the wall-clock seconds of each stage."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        self._progress(stage, 0, None)
+        begin = time.perf_counter()
+        yield
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - begin, 2)
+
+

@@ -1,0 +1,200 @@
+"""Judge and time what already exists: an engine or a checkpoint on a data set, an engine against its checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segship.core.engine import MANIFEST, Engine
+from segship.core.environment import available_threads, environment
+from segship.core.errors import BadArgument, BadDataset
+from segship.core.image import ImageArray
+from segship.core.progress import Progress, silent
+from segship.core.spec import Size
+from segship.datasets import check_classes, open_dataset
+from segship.evidence import policy, records
+from segship.evidence.measure import Schedule, measure
+from segship.evidence.predictors import verify_invariance
+from segship.evidence.records import Timing, Verdict
+from segship.judging import PACKAGES, REFERENCE, Judge
+from segship.predictor import EnginePredictor, Predictor, load_engine
+from segship.tasks import semantic
+
+_NOISE_SIZE = (512, 512)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The task's metric (mIoU in percent) over a labelled data set, IoU by class name, and the mean time of one image."""
+
+    metric: float
+    classes: dict[str, float | None]
+    images: int
+    ms_per_image: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values under the metric's name."""
+        return {
+            semantic.METRIC: round(self.metric, 4),
+            "classes": {name: None if value is None else round(value, 4) for name, value in self.classes.items()},
+            "images": self.images,
+            "ms_per_image": round(self.ms_per_image, 3),
+        }
+
+
+def open_predictor(path: Path | str, *, threads: int | None = None, facts: Mapping[str, Any] | None = None) -> Predictor:
+    """An engine directory or a checkpoint, whichever ``path`` is. ``facts`` are for checkpoints only."""
+    if (Path(path) / MANIFEST).is_file() or str(path).rstrip("/").endswith(".engine"):
+        if facts:
+            raise BadArgument(f"{path} is an engine, whose facts are fixed: leave --fact out, or give the checkpoint")
+        return load_engine(path, threads=threads)
+    from segship.pipeline import load_model
+
+    return load_model(path, threads=threads, **(facts or {}))
+
+
+def evaluate(predictor: Predictor, data: Path | str, *, progress: Progress = silent) -> Evaluation:
+    """The metric of a predictor on a labelled folder, image file in, label map out, one image at a time."""
+    dataset = open_dataset(data)
+    n_classes = len(predictor.spec.classes)
+    check_classes(dataset, n_classes)
+    if not dataset.labelled:
+        raise BadDataset(f"{data} has no labels, which {semantic.METRIC} needs: give a labelled folder, or compare engines with segship verify")
+    matrix = np.zeros((n_classes, n_classes), np.int64)
+    spent = 0.0
+    for index, sample in enumerate(dataset.samples):
+        truth = dataset.load_label(sample)
+        begin = time.perf_counter()
+        prediction = predictor.predict(sample.image)
+        spent += time.perf_counter() - begin
+        matrix += semantic.confusion(truth, prediction.labels, n_classes, dataset.ignore)
+        progress("evaluate", index + 1, len(dataset))
+    scores = semantic.iou(matrix)
+    names = dataset.classes or predictor.spec.classes
+    per_class = {name: None if np.isnan(value) else float(value) for name, value in zip(names, scores.per_class, strict=True)}
+    return Evaluation(scores.mean, per_class, len(dataset), 1000 * spent / max(len(dataset), 1))
+
+
+def verify(
+    engine: Path | str,
+    against: Path | str | None,
+    data: Path | str | None,
+    *,
+    max_drop: float,
+    facts: Mapping[str, Any],
+    progress: Progress = silent,
+) -> list[Verdict]:
+    """Prove an engine again; the verdicts are also appended to its evidence.
+
+    Without ``against`` or without ``data`` only the invariance tests run (on the data's images, or on noise).
+    """
+    with load_engine(engine) as candidate:
+        if against is not None and data is not None:
+            verdicts = _beside_model(candidate, against, data, max_drop, facts, progress)
+        else:
+            images = _images(candidate, data)
+            limits = policy.invariance_limits(candidate.engine.manifest.precision)
+            title = "the result does not depend on its company"
+            verdicts = [verify_invariance(candidate, images, limits=limits, title=title, candidate_name=name_of(candidate))]
+        _keep(candidate.engine, verdicts)
+    return verdicts
+
+
+def _beside_model(
+    candidate: EnginePredictor, against: Path | str, data: Path | str, max_drop: float, facts: Mapping[str, Any], progress: Progress
+) -> list[Verdict]:
+    from segship.pipeline import load_model
+
+    spec = candidate.spec
+    model = load_model(against, **facts)
+    if model.spec.checkpoint.sha256 != spec.checkpoint.sha256:
+        raise BadArgument(f"{against} is not the checkpoint that {candidate.engine.path} was made of ({spec.checkpoint.name}): give that one")
+    model = model.with_spec(spec)
+    dataset = open_dataset(data)
+    check_classes(dataset, len(spec.classes))
+    judge = Judge(model, dataset, dataset.samples, max_drop, progress)
+    return list(judge.verdicts(candidate, name_of(candidate), candidate.engine.manifest.precision))
+
+
+def name_of(candidate: EnginePredictor) -> str:
+    """Backend and precision, as ``deploy`` names its candidates."""
+    return f"{candidate.engine.manifest.backend} {candidate.engine.manifest.precision}"
+
+
+def _images(candidate: EnginePredictor, data: Path | str | None) -> list[tuple[str, ImageArray]]:
+    if data is not None:
+        samples = open_dataset(data).samples[:3]
+        images = [(sample.name, candidate.read(sample.image)) for sample in samples]
+        return images if len(images) > 1 else [*images, ("mirrored", np.ascontiguousarray(images[0][1][:, ::-1]))]
+    size = image_size_of(candidate)
+    return [(f"noise {seed}", noise(size, seed)) for seed in range(3)]
+
+
+def image_size_of(predictor: Predictor) -> Size:
+    """An image size (height, width) that the predictor takes."""
+    signature = predictor.signature
+    return signature.image_size or signature.input_size or _NOISE_SIZE
+
+
+def noise(size: Size, seed: int) -> ImageArray:
+    """A picture of coloured clouds, (height, width, 3) uint8: noise with structure, so that networks answer several classes."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def _keep(engine: Engine, verdicts: Sequence[Verdict]) -> None:
+    for verdict in verdicts:
+        records.append(engine.evidence / "verdicts.jsonl", verdict)
+
+
+def bench(
+    engines: Sequence[Path],
+    against: Path | None,
+    image: Path | None,
+    *,
+    rounds: int,
+    threads: int | None,
+    facts: Mapping[str, Any],
+    progress: Progress = silent,
+) -> list[Timing]:
+    """Time engines (and the checkpoint ``against`` in PyTorch) side by side; timings are appended to each engine's evidence."""
+    opened = {path: load_engine(path, threads=threads) for path in engines}
+    predictors: dict[str, Predictor] = {str(path): engine for path, engine in opened.items()}
+    if against is not None:
+        predictors = {REFERENCE: open_predictor(against, threads=threads, facts=facts), **predictors}
+    first = next(iter(opened.values()))
+    pixels = first.read(image) if image is not None else noise(image_size_of(first), 0)
+    here = environment(PACKAGES, threads or available_threads())
+    schedule = Schedule(rounds=rounds)
+    size = first.prepare(pixels).input_size
+    scopes: dict[Any, dict[str, Callable[[], object]]] = {"network": {name: bound(each, pixels) for name, each in predictors.items()}}
+    if image is not None:
+        scopes["image"] = {name: partial(each.predict, image) for name, each in predictors.items()}
+    timings = []
+    for scope, runs in scopes.items():
+        timings += measure(
+            runs, scope=scope, input_size=size, batch=1, environment=here, schedule=schedule, progress=progress
+        ).values()
+    for path, engine in opened.items():
+        for timing in timings:
+            if timing.candidate == str(path):
+                records.append(engine.engine.evidence / "timings.jsonl", timing)
+        engine.close()
+    return timings
+
+
+def bound(predictor: Predictor, image: ImageArray) -> Callable[[], object]:
+    """A function that runs the network alone on one image; for sliding windows, all windows of it."""
+    prepared = predictor.prepare(image)
+    if predictor.spec.slide is not None:
+        return lambda: predictor.predict_prepared([prepared])
+    return predictor.session.bind(predictor.feeds(prepared.tensor, prepared.image_size))

@@ -1,0 +1,1 @@
+"""Evidence says whether an engine is right and how fast it is."""

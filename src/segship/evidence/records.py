@@ -1,0 +1,178 @@
+"""What evidence is: verdicts and timings, appended to an engine and never changed.
+
+Every record holds enough to be judged alone: what was compared with what, on how many images, the limits, all samples.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from segship.core.environment import Environment
+from segship.core.files import storage_errors
+
+Level = Literal["tensors", "predictions", "dataset", "invariance"]
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """A bound on one measured quantity and why it is where it is."""
+
+    quantity: str
+    at_most: float | None = None
+    at_least: float | None = None
+    reason: str = ""
+
+    def holds(self, value: float) -> bool:
+        """Whether ``value`` is within the bound; NaN never is."""
+        above = self.at_least is None or value >= self.at_least
+        below = self.at_most is None or value <= self.at_most
+        return above and below and value == value
+
+
+class ClassScore(msgspec.Struct, frozen=True):
+    """IoU of one class in percent, of the reference (PyTorch) and of the engine; None where the class never occurs.
+
+    ``pixels`` is the number of labelled pixels of the class in the truth (or in the reference, without labels).
+    """
+
+    name: str
+    reference: float | None
+    candidate: float | None
+    pixels: int
+
+
+class ImageScore(msgspec.Struct, frozen=True):
+    """Agreement of engine and reference on one image, in percent of pixels."""
+
+    image: str
+    agreement: float
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One comparison of a candidate with a reference, and whether it holds.
+
+    ``measured``: quantity name to value. ``interval``: 95 % paired-bootstrap interval of the metric's change
+    (candidate minus reference, points). ``notes``: facts a reader must know, such as a skip.
+    """
+
+    level: Level
+    title: str
+    reference: str
+    candidate: str
+    images: int
+    measured: dict[str, float]
+    limits: tuple[Limit, ...]
+    passed: bool
+    interval: tuple[float, float] | None = None
+    classes: tuple[ClassScore, ...] = ()
+    worst: tuple[ImageScore, ...] = ()
+    notes: tuple[str, ...] = ()
+    created: str = ""
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Wall-clock samples of one candidate, taken in turns with the others named in ``beside``.
+
+    ``scope``: ``"network"`` is the network alone, arrays in and out; ``"image"`` is image file in, mask out.
+    """
+
+    candidate: str
+    scope: Literal["network", "image"]
+    input_size: tuple[int, int]
+    batch: int
+    threads: int
+    samples_ms: tuple[float, ...]
+    beside: tuple[str, ...]
+    environment: Environment
+    created: str = ""
+
+    @property
+    def median_ms(self) -> float:
+        """Median of the samples."""
+        ordered = sorted(self.samples_ms)
+        middle = len(ordered) // 2
+        return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+    @property
+    def p95_ms(self) -> float:
+        """95th percentile of the samples (nearest rank)."""
+        ordered = sorted(self.samples_ms)
+        return ordered[min(len(ordered) - 1, -(-95 * len(ordered) // 100) - 1)]
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to run the model that ``deploy`` tried (PyTorch eager FP32 is one too), with all that was found out.
+
+    ``name`` such as ``"openvino int8"``; ``chosen`` marks the delivered one; ``skipped`` says why it was not tried,
+    or why it cannot be chosen although it was. ``metric`` in points of the task's metric (mIoU), None without labels;
+    ``drop`` is PyTorch's metric minus this one's (without labels: 100 minus agreement).
+    """
+
+    name: str
+    backend: str
+    precision: str
+    chosen: bool = False
+    skipped: str | None = None
+    network_ms: float | None = None
+    image_ms: float | None = None
+    metric: float | None = None
+    drop: float | None = None
+    agreement: float | None = None
+    size_bytes: int | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    timings: tuple[Timing, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it was not tried or cannot be chosen: one sentence each, none when it can."""
+        broken = [f"{verdict.level} broken: {limit.quantity} is {verdict.measured.get(limit.quantity, float('nan')):.4g}, "
+                  f"allowed {'at most' if limit.at_most is not None else 'at least'} "
+                  f"{limit.at_most if limit.at_most is not None else limit.at_least:g}"
+                  for verdict in self.verdicts if not verdict.passed
+                  for limit in verdict.limits if not limit.holds(verdict.measured.get(limit.quantity, float("nan")))]
+        return (*((self.skipped,) if self.skipped else ()), *broken)
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values without the raw samples and per-image scores."""
+        plain = msgspec.to_builtins(self)
+        plain.pop("timings")
+        plain["verdicts"] = [{"level": v.level, "passed": v.passed, "measured": v.measured, "interval": v.interval} for v in self.verdicts]
+        return {**plain, "reasons": list(self.reasons)}
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything ``deploy`` found out: the source of the report."""
+
+    title: str
+    metric_name: str
+    max_drop: float
+    candidates: tuple[Candidate, ...]
+    calibration_images: int
+    evaluation_images: int
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+    """Wall-clock seconds of each stage, in order."""
+    created: str
+
+
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+
+def append(file: Path, record: msgspec.Struct) -> None:
+    """Append one record as a JSON line."""
+    with storage_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab") as stream:
+            stream.write(msgspec.json.encode(record) + b"\n")
+
+
+def read(file: Path, kind: type[Record]) -> list[Record]:
+    """All records of a file, oldest first; an empty list if there is none."""
+    if not file.is_file():
+        return []
+    return [msgspec.json.decode(line, type=kind) for line in file.read_bytes().splitlines() if line.strip()]

@@ -1,0 +1,140 @@
+"""From a PyTorch module to a graph: the only call of ``torch.onnx.export``."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch.export import Dim
+
+from segship.core.backend import Session
+from segship.core.errors import BuildFailed, ExportMismatch
+from segship.core.graph import MODULE_PATH, Graph, PassRecord
+from segship.core.spec import ModelSpec, Signature, Size, TensorSpec
+
+OPSET = 20
+"""Has LayerNormalization (17) and Gelu (20) as one node each, and every backend reads it."""
+
+_FREE_EXAMPLE = (128, 160)  # any size whose sides differ, so that the exporter cannot take one for the other
+
+
+def export(spec: ModelSpec, module: torch.nn.Module, input_size: Size | None) -> Graph:
+    """The module as ONNX: input ``image`` (batch, channel, height, width) float32, output the raw network output.
+
+    The batch is free; height and width are ``input_size``, or free too when it is None. Node names lead back to the
+    module path (``backbone.block1.0.attn.q/MatMul``), also kept in the node's metadata under ``segship.module_path``.
+    Raises :class:`BuildFailed` when the exporter does.
+    """
+    channels = 3 if spec.image.channels == "rgb" else 1
+    example = torch.zeros(2, channels, *(input_size or _FREE_EXAMPLE))
+    free = {0: Dim.DYNAMIC} if input_size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=(free,),
+                input_names=["image"],
+                output_names=[spec.output.name],
+                verbose=False,
+            )
+        except Exception as error:  # the exporter raises many types of its own
+            raise BuildFailed(f"PyTorch cannot export {spec.variant}: {str(error).partition(chr(10))[0]}") from error
+    assert program is not None  # None only when writing to a file
+    model = _tidied(program.model)
+    record = PassRecord("export", "export", {"opset": str(OPSET), "torch": metadata.version("torch")}, changed=True)
+    return Graph(model, spec, _signature(spec, channels, input_size), history=(record,))
+
+
+def _signature(spec: ModelSpec, channels: int, input_size: Size | None) -> Signature:
+    sides: tuple[int | str, int | str] = input_size or ("height", "width")
+    return Signature(
+        inputs=(TensorSpec("image", "float32", ("batch", channels, *sides)),),
+        outputs=(spec.output,),
+        output="logits",
+        input_size=input_size,
+        image_size=None,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about torchvision operators and its own deprecations: nothing a user can act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _tidied(model: ir.Model) -> ir.Model:
+    """Module paths into node names and metadata; the exporter's own notes (source paths of this machine) out."""
+    taken: dict[str, int] = {}
+    for node in model.graph:
+        path = _module_path(node)
+        node.metadata_props.clear()
+        node.metadata_props[MODULE_PATH] = path
+        name = f"{path}/{node.op_type}" if path else node.op_type
+        taken[name] = taken.get(name, -1) + 1
+        node.name = f"{name}_{taken[name]}" if taken[name] else name
+    for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+    for node in model.graph:
+        for value in node.outputs:
+            value.metadata_props.clear()
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.producer_name = "segship"
+    return model
+
+
+def _module_path(node: ir.Node) -> str:
+    """A weighted node's own parameter tells its module best (a folded BatchNorm would name itself); else the scope does."""
+    for value in node.inputs:
+        if value is not None and value.is_initializer() and value.name and value.name.endswith((".weight", ".weight_bn")):
+            return value.name.rpartition(".")[0]
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]")
+    parts = [part.strip(" '\"") for part in scopes.strip("[]").split(",")]
+    path = parts[-2] if len(parts) > 1 else ""
+    return "" if path.startswith("_") else path
+
+
+def check_export(graph: Graph, module: torch.nn.Module, open_session: Callable[[Graph], Session], *, limit: float) -> float:
+    """Run graph and module on the same noise, with a batch of 2 and of 3 (and another size where sizes are free).
+
+    Returns the largest absolute difference divided by the outputs' standard deviation, and raises
+    :class:`ExportMismatch` above ``limit``. The graph is run unquantised, in FP32.
+    """
+    rng = np.random.default_rng(0)
+    session = open_session(graph)
+    worst = 0.0
+    for batch, size in _trial_shapes(graph.signature.input_size):
+        image = rng.standard_normal((batch, int(graph.signature.inputs[0].shape[1]), *size), dtype=np.float32)
+        with torch.inference_mode():
+            expected = module(torch.from_numpy(image)).numpy()
+        (found,) = session.run({"image": image}).values()
+        if found.shape != expected.shape:
+            raise ExportMismatch(f"the exported graph gives {found.shape}, PyTorch {expected.shape} for an input {image.shape}")
+        worst = max(worst, float(np.abs(found - expected).max() / (expected.std() + 1e-12)))
+    session.close()
+    if not worst <= limit:
+        raise ExportMismatch(f"the exported graph differs from PyTorch by {worst:.2e} standard deviations, allowed are {limit:.0e}")
+    return worst
+
+
+def _trial_shapes(input_size: Size | None) -> list[tuple[int, Size]]:
+    if input_size:
+        return [(2, input_size), (1, input_size)]
+    return [(2, (96, 128)), (1, (101, 75))]

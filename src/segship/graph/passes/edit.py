@@ -1,0 +1,68 @@
+"""Small edits of an ``onnx_ir`` graph that the passes share: make a constant, make a node, read a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from segship.core.graph import MODULE_PATH
+
+
+def constant(graph: ir.Graph, name: str, content: NDArray[Any]) -> ir.Value:
+    """An initializer with ``content``; one of that name that is already there is used again."""
+    if name in graph.initializers:
+        return graph.initializers[name]
+    tensor = ir.tensor(np.ascontiguousarray(content).reshape(content.shape), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(content.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
+    """The content of an initializer, or None for a value that is computed or fed."""
+    return value.const_value.numpy() if value is not None and value.const_value is not None else None
+
+
+def module_path(node: ir.Node) -> str:
+    """PyTorch module path that the node came from; empty where it is not known."""
+    return node.metadata_props.get(MODULE_PATH, "")
+
+
+def new_node(
+    kind: str,
+    inputs: Sequence[ir.Value | None],
+    name: str,
+    *,
+    dtype: ir.DataType | None,
+    shape: ir.Shape | Sequence[int | str | None] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    path: str = "",
+) -> ir.Node:
+    """A node with one output, called ``NAME/out``, that knows its type and, as far as given, its shape and module path."""
+    node = ir.node(kind, inputs, attributes=attributes or {}, name=name)
+    if path:
+        node.metadata_props[MODULE_PATH] = path
+    output = node.outputs[0]
+    output.name = f"{name}/out"
+    output.type = ir.TensorType(dtype) if dtype is not None else None
+    output.shape = shape if shape is None or isinstance(shape, ir.Shape) else ir.Shape(shape)
+    return node
+
+
+def weighted_downstream(node: ir.Node, kinds: Sequence[str]) -> bool:
+    """Whether any node of ``kinds`` uses, directly or not, what ``node`` computes."""
+    seen: set[ir.Node] = set()
+    waiting = list(node.successors())
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        if current.op_type in kinds:
+            return True
+        seen.add(current)
+        waiting.extend(current.successors())
+    return False

@@ -1,0 +1,100 @@
+"""The order of passes: ``simplify < fuse < precision < legalise``, and no other.
+
+A fusion after the precision pass silently does nothing (a float32 island between casts matches no pattern any more), so
+an earlier stage after a later one is refused. A fusion that must have happened and did not is an error, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, get_args
+
+import onnx_ir as ir
+
+from segship.core.errors import BuildFailed, FusionMissing
+from segship.core.graph import Graph, Stage
+from segship.graph.passes.hoist_pointwise import hoist_pointwise
+
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""All stages, earliest first."""
+
+
+class Step(NamedTuple):
+    """One pass: its name and stage as it writes them into the history, and the function."""
+
+    name: str
+    stage: Stage
+    apply: Callable[[Graph], Graph]
+
+
+OPTIMISE = (Step("hoist_pointwise", "fuse", hoist_pointwise),)
+"""Passes that every graph goes through, whatever precision and backend come later."""
+
+
+def optimise(graph: Graph) -> Graph:
+    """The exported graph, simplified and fused; every operator that must be one node is one.
+
+    Raises :class:`FusionMissing` when normalisation, GELU or BatchNorm is still spelled out in single steps.
+    """
+    optimised = apply_steps(graph, OPTIMISE)
+    check_fused(optimised)
+    return optimised
+
+
+def apply_steps(graph: Graph, steps: Sequence[Step]) -> Graph:
+    """Apply passes one after another.
+
+    Raises :class:`BuildFailed` for a pass of an earlier stage than one that the graph has been through, and for a pass
+    that does not record itself truthfully.
+    """
+    for step in steps:
+        _check_order(graph, step)
+        after = step.apply(graph)
+        record = after.history[-1] if len(after.history) == len(graph.history) + 1 else None
+        if record is None or (record.name, record.stage) != (step.name, step.stage):
+            raise BuildFailed(f"the pass {step.name} did not record itself as {step.name} of the stage {step.stage}")
+        graph = after
+    return graph
+
+
+def _check_order(graph: Graph, step: Step) -> None:
+    for record in graph.history:
+        if STAGES.index(record.stage) > STAGES.index(step.stage):
+            raise BuildFailed(
+                f"the pass {step.name} belongs to the stage {step.stage}, but {record.name} of the later stage {record.stage} "
+                f"has run: apply passes in the order {' < '.join(STAGES)}"
+            )
+
+
+def check_fused(graph: Graph) -> None:
+    """Raise :class:`FusionMissing` where an operator of opset 20 is still spelled out in older ones."""
+    for name, is_spelled_out in _UNFUSED.items():
+        left = [node.name or node.op_type for node in graph.ir.graph if is_spelled_out(node)]
+        if left:
+            raise FusionMissing(
+                f"{len(left)} {name} of {graph.spec.variant} did not become one node each (the first near {left[0]}): "
+                "backends would run them slowly, and in half precision wrongly"
+            )
+
+
+def _is_layer_norm_root(node: ir.Node) -> bool:
+    """``Sqrt(ReduceMean(x * x) + eps)``: the denominator of a LayerNormalization in single steps."""
+    add = node.inputs[0].producer() if node.op_type == "Sqrt" and node.inputs[0] is not None else None
+    mean = add.inputs[0].producer() if add is not None and add.op_type == "Add" and add.inputs[0] is not None else None
+    return mean is not None and mean.op_type == "ReduceMean"
+
+
+def _is_erf(node: ir.Node) -> bool:
+    return node.op_type == "Erf"
+
+
+def _is_batch_norm_behind_conv(node: ir.Node) -> bool:
+    producer = node.inputs[0].producer() if node.op_type == "BatchNormalization" and node.inputs[0] is not None else None
+    return producer is not None and producer.op_type in ("Conv", "ConvTranspose")
+
+
+_UNFUSED: dict[str, Callable[[ir.Node], bool]] = {
+    "LayerNormalization": _is_layer_norm_root,
+    "Gelu": _is_erf,
+    "Conv with BatchNorm": _is_batch_norm_behind_conv,
+}

@@ -1,0 +1,201 @@
+"""Prove and time the engines that ``deploy`` built, side by side with PyTorch on the same images."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from segship.core.engine import Engine
+from segship.core.environment import Environment, environment
+from segship.core.image import ImageArray
+from segship.core.precision import Precision
+from segship.core.predictions import SemanticMap
+from segship.core.progress import Progress
+from segship.datasets import Dataset, Sample
+from segship.evidence import policy
+from segship.evidence.measure import Schedule, measure
+from segship.evidence.predictors import Named, verify_invariance, verify_tensors
+from segship.evidence.records import Candidate, Timing, Verdict
+from segship.evidence.verify import AGREEMENT, CANDIDATE_MIOU, DROP, REFERENCE_MIOU, compare_predictions
+from segship.predictor import Predictor, load_engine
+
+PACKAGES = ("segship", "numpy", "pillow", "opencv-python-headless", "onnxruntime", "openvino", "torch", "onnx")
+REFERENCE = "PyTorch fp32"
+
+_TENSOR_IMAGES = 3
+_BATCH_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate and its engine; the engine is None where none could be built (``record.skipped`` says why)."""
+
+    record: Candidate
+    engine: Engine | None
+
+    def with_(self, **changes: object) -> Tried:
+        """The same with some fields of the record replaced."""
+        return replace(self, record=msgspec.structs.replace(self.record, **changes))
+
+    @property
+    def right(self) -> bool:
+        """Whether it was built and every verdict holds."""
+        return self.engine is not None and self.record.skipped is None and all(v.passed for v in self.record.verdicts)
+
+
+class LabelMaps:
+    """Label maps in little memory: compressed, since a label map is mostly long runs of one class."""
+
+    def __init__(self, maps: Iterator[SemanticMap]) -> None:
+        self._packed = [(zlib.compress(each.labels.tobytes(), 1), each.labels.shape, each.labels.dtype) for each in maps]
+
+    def __iter__(self) -> Iterator[SemanticMap]:
+        return (SemanticMap(np.frombuffer(zlib.decompress(data), dtype).reshape(shape)) for data, shape, dtype in self._packed)
+
+    def __getitem__(self, index: int) -> SemanticMap:
+        data, shape, dtype = self._packed[index]
+        return SemanticMap(np.frombuffer(zlib.decompress(data), dtype).reshape(shape))
+
+
+class Judge:
+    """Judges engines beside one PyTorch model on one set of images; PyTorch runs once on each."""
+
+    def __init__(self, model: Predictor, dataset: Dataset, samples: Sequence[Sample], max_drop: float, progress: Progress) -> None:
+        self._model, self._dataset, self._samples = model, dataset, samples
+        self._max_drop, self._progress = max_drop, progress
+
+    @cached_property
+    def reference_maps(self) -> LabelMaps:
+        """PyTorch's predictions of all samples."""
+        return LabelMaps(self._predictions(self._model, "PyTorch"))
+
+    def prove(self, tried: Tried) -> Tried:
+        """The candidate with its verdicts: invariance, tensors, and the whole data set."""
+        if tried.engine is None:
+            return tried
+        with load_engine(tried.engine.path) as engine:
+            verdicts = self.verdicts(engine, tried.record.name, tried.engine.manifest.precision)
+        whole = verdicts[-1].measured
+        return tried.with_(
+            verdicts=verdicts,
+            metric=whole.get(CANDIDATE_MIOU) if self._dataset.labelled else None,
+            drop=whole.get(DROP),
+            agreement=whole.get(AGREEMENT),
+            size_bytes=tried.engine.size_bytes,
+        )
+
+    def verdicts(self, engine: Predictor, name: str, precision: Precision) -> tuple[Verdict, ...]:
+        """Invariance, tensors, predictions or dataset: in this order."""
+        few = self._few()
+        return (
+            verify_invariance(
+                engine,
+                few,
+                limits=policy.invariance_limits(precision),
+                title="the result does not depend on its company",
+                candidate_name=name,
+                reference=self._model,
+            ),
+            verify_tensors(
+                self._model,
+                engine,
+                few,
+                tie_margin=policy.TIE_MARGIN,
+                limits=policy.tensor_limits(precision),
+                title="the network's output is PyTorch's",
+                reference_name=REFERENCE,
+                candidate_name=name,
+            ),
+            self._compare(engine, name),
+        )
+
+    def _compare(self, engine: Predictor, name: str) -> Verdict:
+        labelled = self._dataset.labelled
+        return compare_predictions(
+            self.reference_maps,
+            self._predictions(engine, name),
+            (self._dataset.load_label(sample) for sample in self._samples) if labelled else None,
+            classes=engine.spec.classes,
+            ignore=self._dataset.ignore,
+            limits=policy.prediction_limits(self._max_drop),
+            names=[sample.name for sample in self._samples],
+            title="the data set's metric is PyTorch's" if labelled else "the predictions are PyTorch's",
+            reference=REFERENCE,
+            candidate=name,
+        )
+
+    def reference_metric(self, tried: Sequence[Tried]) -> float | None:
+        """PyTorch's own metric, as measured beside the engines; None without labels."""
+        found = (verdict.measured.get(REFERENCE_MIOU) for each in tried for verdict in each.record.verdicts if verdict.level == "dataset")
+        return next(found, None)
+
+    def photo(self, name: str) -> tuple[int, ImageArray]:
+        """Index and pixels of the sample ``name``."""
+        index = next(index for index, sample in enumerate(self._samples) if sample.name == name)
+        return index, self._model.read(self._samples[index].image)
+
+    def _few(self) -> list[Named]:
+        """A few images of one size, the size of the first."""
+        images: list[Named] = []
+        for sample in self._samples:
+            pixels = self._model.read(sample.image)
+            if not images or pixels.shape == images[0][1].shape:
+                images.append((sample.name, pixels))
+            if len(images) == max(_TENSOR_IMAGES, _BATCH_IMAGES):
+                break
+        if len(images) == 1:  # invariance needs two different images
+            images.append((f"{images[0][0]} (mirrored)", np.ascontiguousarray(images[0][1][:, ::-1])))
+        return images
+
+    def _predictions(self, predictor: Predictor, name: str) -> Iterator[SemanticMap]:
+        for index, sample in enumerate(self._samples):
+            yield predictor.predict(sample.image)
+            self._progress(f"verify {name}", index + 1, len(self._samples))
+
+    def time(self, tried: Sequence[Tried], schedule: Schedule, threads: int) -> list[Tried]:
+        """All candidates with their timings, PyTorch in front as one more: in turns, network alone and image file to mask."""
+        engines = {each.record.name: load_engine(each.engine.path, threads=threads) for each in tried if each.engine is not None}
+        predictors: dict[str, Predictor] = {REFERENCE: self._model, **engines}
+        timings = {scope: self._timings(predictors, scope, schedule, threads) for scope in ("network", "image")}
+        for engine in engines.values():
+            engine.close()
+        reference = Candidate(name=REFERENCE, backend="torch", precision="fp32", metric=self.reference_metric(tried), drop=0.0, agreement=100.0)
+        return [
+            each
+            if each.record.name not in predictors
+            else each.with_(
+                network_ms=timings["network"][each.record.name].median_ms,
+                image_ms=timings["image"][each.record.name].median_ms,
+                timings=tuple(timings[scope][each.record.name] for scope in ("network", "image")),
+            )
+            for each in (Tried(reference, None), *tried)
+        ]
+
+    def _timings(
+        self, predictors: dict[str, Predictor], scope: Literal["network", "image"], schedule: Schedule, threads: int
+    ) -> dict[str, Timing]:
+        sample = self._samples[0]
+        runs = {name: timed_run(predictor, sample, scope) for name, predictor in predictors.items()}
+        size = self._model.prepare(sample.image).input_size
+        here = machine(threads)
+        return measure(runs, scope=scope, input_size=size, batch=1, environment=here, schedule=schedule, progress=self._progress)
+
+
+def timed_run(predictor: Predictor, sample: Sample, scope: Literal["network", "image"]) -> Callable[[], object]:
+    """A function that does the whole work once: the network on fixed arrays, or image file to mask."""
+    if scope == "image" or predictor.spec.slide is not None:
+        return lambda: predictor.predict(sample.image)
+    prepared = predictor.prepare(sample.image)
+    return predictor.session.bind(predictor.feeds(prepared.tensor, prepared.image_size))
+
+
+def machine(threads: int) -> Environment:
+    """Where a measurement of segship is taken."""
+    return environment(PACKAGES, threads)
+

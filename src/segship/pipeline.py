@@ -1,0 +1,147 @@
+"""The whole story: a checkpoint becomes a model, the model a graph, the graph an engine. Read this file first.
+
+``deploy.py`` tells how the best engine is found and proved; ``predictor.py`` how it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from segship import __version__
+from segship.backends import reference, usable_backend
+from segship.backends.onnxruntime import open_graph
+from segship.core.backend import Built
+from segship.core.engine import Calibration, Engine, Manifest, create_engine
+from segship.core.environment import processor
+from segship.core.errors import BadArgument
+from segship.core.graph import Graph
+from segship.core.image import resized_size
+from segship.core.precision import PrecisionReport
+from segship.core.spec import ModelSpec, Signature, Size, TensorSpec
+from segship.datasets.images import image_size
+from segship.graph.export import check_export
+from segship.graph.export import export as export_module
+from segship.graph.labels import label_map
+from segship.graph.recipe import optimise
+from segship.models import Model
+from segship.models import load_model as load_torch_model
+from segship.predictor import Predictor
+
+EXPORT_LIMIT = 1e-3
+"""Largest difference between graph and module, in standard deviations of the output: rounding of FP32 in another order
+reaches 1e-5 in these networks, the mildest structural error seen (a LayerNorm epsilon of 1e-5 for 1e-6) 4e-3."""
+
+
+class ModelPredictor(Predictor):
+    """A predictor over the PyTorch model itself, in FP32: the reference for every engine."""
+
+    def __init__(self, model: Model, *, threads: int | None = None) -> None:
+        signature = model_signature(model.spec)
+        super().__init__(model.spec, reference.open_model(model, signature, threads=threads), signature)
+        self.model = model
+
+    def size_of(self, file: Path) -> Size:
+        """(height, width) of an image file as this model sees it, from the file's header."""
+        return image_size(file, exif_orientation=self.spec.image.exif_orientation)
+
+    def named_after(self, classes: Sequence[str] | None, colors: Sequence[tuple[int, int, int]] | None) -> ModelPredictor:
+        """The same model with a data set's class names and colours, where its own are only assumed."""
+        assumed = [assumption for assumption in self.spec.assumed if assumption.fact != "classes"]
+        if classes is None or len(assumed) == len(self.spec.assumed):
+            return self
+        spec = msgspec.structs.replace(
+            self.spec, classes=tuple(classes), colors=tuple(colors) if colors else self.spec.colors, assumed=tuple(assumed)
+        )
+        return self.with_spec(spec)
+
+    def with_spec(self, spec: ModelSpec) -> ModelPredictor:
+        """The same weights with another spec of the same network."""
+        return ModelPredictor(Model(spec, self.model.module))
+
+
+def load_model(path: Path | str, *, threads: int | None = None, **facts: Any) -> ModelPredictor:
+    """Load a checkpoint of any known family; ``.predict(image)`` runs it in PyTorch.
+
+    ``facts`` state what the file does not hold (``scale=1.0``, ``classes=[...]``); they beat what is read or assumed.
+    Raises :class:`segship.core.errors.BadCheckpoint` and its kinds, and :class:`segship.core.errors.BadArgument`.
+    """
+    return ModelPredictor(load_torch_model(path, **facts), threads=threads)
+
+
+def model_signature(spec: ModelSpec) -> Signature:
+    """What the PyTorch module takes and gives: any size, logits out."""
+    channels = 3 if spec.image.channels == "rgb" else 1
+    return Signature(
+        inputs=(TensorSpec("image", "float32", ("batch", channels, "height", "width")),),
+        outputs=(spec.output,),
+        output="logits",
+        input_size=None,
+        image_size=None,
+    )
+
+
+def export(model: ModelPredictor, *, image_size: Size | None = None, output: Literal["logits", "labels"] | None = None) -> Graph:
+    """The model as an optimised FP32 graph, checked on the spot against PyTorch.
+
+    ``image_size``: the (height, width) of all images to come, which fixes the network's input size; None keeps sizes free.
+    ``output``: ``"labels"`` puts the resize and the decision into the graph, so that logits never leave it (the default
+    but for sliding-window models, which need logits).
+    Raises :class:`segship.core.errors.BuildFailed` and its kinds.
+    """
+    spec = model.spec
+    if spec.slide is not None and output == "labels":
+        raise BadArgument("a sliding-window model adds up the logits of its windows, so it cannot give labels: choose output logits")
+    input_size = network_size(spec, image_size)
+    exported = export_module(spec, model.model.module, input_size)
+    graph = optimise(exported)
+    check_export(graph, model.model.module, open_graph, limit=EXPORT_LIMIT)
+    if output == "logits" or spec.slide is not None:
+        return graph
+    return optimise(label_map(exported, image_size))
+
+
+def network_size(spec: ModelSpec, image_size: Size | None) -> Size | None:
+    """Network input size for images of one size: the window's, for a sliding-window model."""
+    if image_size is None:
+        return None
+    resized = resized_size(spec.image.resize, image_size)
+    if spec.slide is None:
+        return resized
+    return min(resized[0], spec.slide.crop[0]), min(resized[1], spec.slide.crop[1])
+
+
+def build(graph: Graph, backend: str, path: Path | str, *, calibration: Calibration | None = None) -> Engine:
+    """Compile a graph to an engine directory at ``path``.
+
+    Raises :class:`segship.core.errors.BackendUnavailable`, :class:`segship.core.errors.BuildFailed`.
+    """
+    module = usable_backend(backend)
+    if module.TRAITS.source != "graph":
+        raise BadArgument(f"the backend {backend} runs the PyTorch model, it compiles no graph: choose another")
+    manifest = _manifest(graph.spec, graph.signature, backend, history=graph.history, plan=graph.plan, calibration=calibration)
+    return create_engine(Path(path), manifest, lambda directory: module.build(graph, directory))
+
+
+def build_reference(model: ModelPredictor, path: Path | str) -> Engine:
+    """An engine directory that runs the PyTorch model itself in FP32, without its checkpoint: for comparisons elsewhere."""
+    manifest = _manifest(model.spec, model.signature, reference.NAME)
+    return create_engine(Path(path), manifest, lambda directory: reference.build(model.model, directory))
+
+
+def _manifest(spec: ModelSpec, signature: Signature, backend: str, **more: Any) -> Manifest:
+    """A manifest without its last facts: ``create_engine`` adds what the build found out."""
+    return Manifest(
+        segship=__version__,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        spec=spec,
+        signature=signature,
+        backend=backend,
+        built=Built(options={}, version="", precision=PrecisionReport({}, None, (), ())),
+        processor=processor(),
+        **more,
+    )

@@ -1,0 +1,1 @@
+"""Tasks give a network's outputs a meaning: decode, agreement, metric."""

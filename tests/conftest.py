@@ -1,0 +1,35 @@
+"""Fixed seeds, and a tiny network and data set that tests share."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contract.checkpoints import random_state, write
+from segship.scenes import write_dataset
+
+SCENE_SIZE = (64, 96)
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries under test may use the legacy generator
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A milesial UNet of 2 classes, a few kilobytes."""
+    return write(random_state("unet-transposed"), tmp_path_factory.mktemp("checkpoint") / "tiny-unet.pth")
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight labelled scenes of 64 x 96 pixels."""
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    write_dataset(folder, range(100, 108), SCENE_SIZE)
+    return folder

@@ -1,0 +1,80 @@
+"""Make the compact copy of golden cases that lives in the repository.
+
+    python tests/golden/compact.py FULL_DIRECTORY [FAMILY ...]
+
+The full cases were recorded with the official implementation of each model. The copy keeps what the tests compare:
+images, inputs and label maps whole and exact; float arrays thinned out (every 2nd, 4th, ... row and column) until they
+are small; the margin as float16. ``outputs`` in the manifest says of each array which part it is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from golden.case import CASES, kept_part
+
+FAMILIES = ("unet", "segformer")
+DROPPED = ("resized", "prob")
+"""Between image and input, and between logits and labels: no test compares them."""
+EXACT = ("input",)
+LARGEST_LOGITS, LARGEST_STAGE = 130_000, 40_000
+"""Bytes, before compression, that an array of logits, or of an inner stage, may have."""
+
+
+def compact(source: Path, target: Path) -> None:
+    """One case, ``manifest.json`` and ``io.npz``, from the folder ``source`` to ``target``."""
+    manifest = json.loads((source / "manifest.json").read_text())
+    with np.load(source / "io.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files if name not in DROPPED}
+    outputs = {name: text for name, text in manifest["outputs"].items() if name not in DROPPED}
+    for name, array in arrays.items():
+        if name == "margin":
+            arrays[name] = np.minimum(array, np.float32(60000)).astype(np.float16)
+        elif array.dtype == np.float32 and name not in EXACT and array.ndim > 2:
+            arrays[name], outputs[name] = thinned(name, array, outputs[name])
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "manifest.json").write_text(dumped({**manifest, "outputs": outputs}))
+    np.savez_compressed(target / "io.npz", **arrays)
+
+
+def thinned(name: str, array: np.ndarray, text: str) -> tuple[np.ndarray, str]:
+    """The array with every 2nd, 4th, ... row and column (token), small enough, and its description."""
+    axes = (2, 3) if array.ndim == 4 else (1,)
+    step, largest = 1, LARGEST_LOGITS if "logits" in name else LARGEST_STAGE
+    part = array
+    while part.nbytes > largest and min(part.shape[axis] for axis in axes) > 2:
+        step *= 2
+        part = array[tuple(slice(None, None, step if axis in axes else 1) for axis in range(array.ndim))]
+    if step == 1:
+        return array, text
+    known = [each.step or 1 for each in kept_part(text)] + [1] * array.ndim
+    steps = [known[axis] * (step if axis in axes else 1) for axis in range(array.ndim)]
+    brackets = ", ".join(":" if each == 1 else f"::{each}" for each in steps)
+    return np.ascontiguousarray(part), f"[{brackets}] of: {text.partition(' Stored as')[0]}"
+
+
+def dumped(manifest: dict[str, Any]) -> str:
+    """JSON with one line for each top-level entry."""
+    lines = (f" {json.dumps(key)}: {json.dumps(value)}" for key, value in manifest.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def main(source: Path, families: list[str]) -> None:
+    """Every case of ``families`` below ``source``."""
+    for family in families or FAMILIES:
+        for case in sorted(path.parent for path in (source / family).glob("*/manifest.json")):
+            compact(case, CASES / family / case.name)
+            size = (CASES / family / case.name / "io.npz").stat().st_size
+            print(f"{family}/{case.name}: {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,101 @@
+"""Structure, proved against the official implementations: same checkpoint, same image, same stages, same labels.
+
+The cases are those below the directory that the environment variable SEGSHIP_GOLDEN names, else the repository's copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import segship
+from golden.case import CASES, Case, cases
+from golden.compare import STAGES, recorded, wrong_input, wrong_labels, wrong_resizes, wrong_stages, wrong_windows
+
+FOUND = tuple(cases(Path(os.environ.get("SEGSHIP_GOLDEN", CASES))))
+
+
+@dataclass
+class Loaded:
+    """A case and segship's model of it."""
+
+    case: Case
+    model: Any
+    folder: Path
+
+
+@pytest.fixture(scope="module", params=FOUND, ids=lambda case: case.name)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    """One case at a time, its model loaded once for all its tests."""
+    case, folder = request.param, tmp_path_factory.mktemp("golden")
+    with segship.load_model(case.write_checkpoint(folder), **case.facts) as model:
+        yield Loaded(case, model, folder)
+
+
+def faults_of(case: Case, model: Any) -> list[str]:
+    """Every difference between ``model`` and the official implementation."""
+    with recorded(model.model.module, case) as stages:
+        prediction = model.predict(case.image)
+    return [
+        *wrong_input(case, model.prepare(case.image).tensor),
+        *wrong_windows(case, model.spec.slide),
+        *wrong_stages(case, stages),
+        *wrong_resizes(case, stages),
+        *wrong_labels(case, prediction.labels),
+    ]
+
+
+def test_there_are_cases() -> None:
+    assert FOUND
+    assert {case.family for case in cases(CASES)} == set(STAGES)
+
+
+def test_torch(loaded: Loaded) -> None:
+    assert faults_of(loaded.case, loaded.model) == []
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_engine(loaded: Loaded, backend: str) -> None:
+    """One of the two engines is built for the image's size, the other for any."""
+    image_size = loaded.case.labels.shape if backend == "onnxruntime" else None
+    graph = segship.export(loaded.model, image_size=image_size)
+    path = loaded.folder / f"{backend}.engine"
+    segship.build(graph, backend, path)
+    with segship.load_engine(path) as engine:
+        assert wrong_labels(loaded.case, engine.predict(loaded.case.image).labels) == []
+
+
+def first_case(family: str) -> Case:
+    return next(case for case in (*FOUND, *cases(CASES)) if case.family == family)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "right", "wrong"),
+    [("unet", "BatchNorm2d", 1e-5, 1e-3), ("segformer", "BatchNorm2d", 1e-5, 1e-3), ("segformer", "LayerNorm", 1e-6, 1e-5)],
+)
+def test_a_wrong_epsilon_is_found(family: str, kind: str, right: float, wrong: float, tmp_path: Path) -> None:
+    case = first_case(family)
+    with segship.load_model(case.write_checkpoint(tmp_path), **case.facts) as model:
+        planted = [part for part in model.model.module.modules() if type(part).__name__ == kind and part.eps == right]
+        assert planted
+        for part in planted:
+            part.eps = wrong
+        assert any("logits" in fault for fault in faults_of(case, model))
+
+
+@pytest.mark.parametrize("family", list(STAGES))
+def test_swapped_channels_are_found(family: str, tmp_path: Path) -> None:
+    case = first_case(family)
+    with segship.load_model(case.write_checkpoint(tmp_path), **case.facts) as model:
+        assert wrong_input(case, model.prepare(case.image[:, :, ::-1]).tensor)
+        assert wrong_labels(case, model.predict(np.ascontiguousarray(case.image[:, :, ::-1])).labels)
+
+
+def test_the_copy_is_small() -> None:
+    assert sum(file.stat().st_size for file in CASES.rglob("*") if file.is_file()) < 12e6
