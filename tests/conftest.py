@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from contract.checkpoints import random_state, write
-from segship.scenes import write_dataset
+from segship.models import build_module
+from segship.scenes import CLASSES, write_dataset
 
 SCENE_SIZE = (64, 96)
 
@@ -25,6 +26,13 @@ def _seeds() -> None:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A milesial UNet of 2 classes, a few kilobytes."""
     return write(random_state("unet-transposed"), tmp_path_factory.mktemp("checkpoint") / "tiny-unet.pth")
+
+
+@pytest.fixture(scope="session")
+def scene_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A milesial UNet with random weights and as many classes as the scenes have."""
+    network = build_module("unet", {"n_channels": 3, "n_classes": len(CLASSES), "widths": [4, 8, 16, 32, 64], "bilinear": False})
+    return write(network.state_dict(), tmp_path_factory.mktemp("checkpoint") / "scene-unet.pth")
 
 
 @pytest.fixture(scope="session")

@@ -116,6 +116,7 @@ def without_labels() -> Deployment:
         replace(
             each,
             metric=None,
+            skipped=each.skipped and each.skipped.replace("mIoU", "the agreement"),
             drop=None if each.agreement is None else 100 - each.agreement,
             verdicts=tuple(proof for proof in each.verdicts if proof.level != "dataset"),
         )

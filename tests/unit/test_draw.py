@@ -9,6 +9,7 @@ from time import perf_counter
 
 import numpy as np
 import pytest
+
 from segship.core.errors import BadArgument
 from segship.core.predictions import SemanticMap
 from segship.draw import default_palette, disagreement, overlay, paint, palette

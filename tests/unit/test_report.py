@@ -1,247 +1,339 @@
-"""The report: what it says for a deployment that passed, one without labels, one that failed, and one without an engine."""
+"""The report: what it says, that it says it safely, and that it stands alone."""
 
 from __future__ import annotations
 
+import io
+import math
 import re
+from base64 import b64decode
+from functools import cache
 from html.parser import HTMLParser
+from itertools import combinations
 
-import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
+from PIL import Image
 
-from segship.core.backend import Built
-from segship.core.engine import Calibration, Manifest
-from segship.core.environment import Environment, Processor
+import fake_deployments as fakes
 from segship.core.errors import BadArgument
-from segship.core.graph import PassRecord
-from segship.core.precision import Disagreement, Keep, LayerPrecision, PrecisionPlan, PrecisionReport
+from segship.core.precision import PrecisionReport
 from segship.core.predictions import SemanticMap
-from segship.core.spec import (
-    Assumption,
-    CheckpointRef,
-    ExactResize,
-    ImageInput,
-    ModelSpec,
-    Normalise,
-    SemanticDecode,
-    Signature,
-    TensorSpec,
+from segship.core.spec import Assumption
+from segship.evidence.records import ClassScore, Deployment, ImageScore, Limit
+from segship.evidence.report import ExamplePicture, example_picture, render, tables, words
+from segship.evidence.report.chart import chart
+from segship.evidence.report.labels import Box, place
+from segship.evidence.report.outcome import outcome
+from segship.evidence.report.scales import Scale, decimals
+from segship.scenes import generate
+
+EVIL = """<script>alert("1")</script>'"><img src=x onerror=alert(2)>&amp;"""
+VOID = {"meta", "link", "img", "rect", "line", "path", "circle"}
+
+
+class Page(HTMLParser):
+    """A parsed page: its tags with attributes, its text, and whether tags are balanced."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.pieces: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.pieces.append(data)
+
+    @property
+    def text(self) -> str:
+        """All text, with one space for each gap."""
+        return " ".join(" ".join(self.pieces).split())
+
+    def first(self, tag: str) -> dict[str, str | None]:
+        """Attributes of the first ``tag``."""
+        return next(attributes for name, attributes in self.tags if name == tag)
+
+
+@cache
+def picture(name: str = "street.jpg", seed: int = 3, size: tuple[int, int] = (96, 128)) -> ExamplePicture:
+    """A synthetic street on which the engine is two pixels off."""
+    scene = generate(seed, size)
+    off = SemanticMap(np.roll(scene.semantic, 2, axis=1))
+    return example_picture(name, scene.image, SemanticMap(scene.semantic), off, fakes.CLASSES)
+
+
+def page(deployment: Deployment, **more: object) -> Page:
+    return Page(render(deployment, fakes.manifest(**more), [picture()]))
+
+
+def test_a_passed_deployment_says_so_in_one_sentence() -> None:
+    sentence = outcome(fakes.passed()).sentence.replace("\u00a0", " ").replace("\u202f", " ")
+    assert sentence == "INT8 on OpenVINO is 11× faster than PyTorch: mIoU 72.5 → 72.4, 99.3 % of pixels agree."
+    html = render(fakes.passed(), fakes.manifest(), [])
+    assert html.index("INT8 on OpenVINO is 11×") < html.index("What was tried")
+    assert 'class="stamp">Passed' in html
+
+
+@pytest.mark.parametrize("number", ["2571", "233", "206", "225", "72.39", "0.12", "99.3", "99.997", "14.7", "3.3×", "11×", "117"])
+def test_every_measured_number_appears(number: str) -> None:
+    assert number in page(fakes.passed()).text
+
+
+def test_every_section_is_there() -> None:
+    ids = [attributes["id"] for tag, attributes in page(fakes.passed()).tags if tag == "section"]
+    want = ["candidates", "classes", "guards", "pictures", "precision", "making", "assumed", "environment", "use"]
+    assert ids == want
+
+
+def test_a_failed_deployment_is_red_and_names_what_broke() -> None:
+    failed = page(fakes.failed())
+    assert failed.first("header")["class"] == "bad"
+    assert "failed its checks, although it is 11× faster" in failed.text
+    assert "points lost: 6.31, must be at most 1" in failed.text
+    assert "% of pixels that agree: 93.4, must be at least 98" in failed.text
+    assert [a["class"] for tag, a in failed.tags if tag == "article"] == ["good", "good", "bad", "bad"]
+
+
+def test_without_an_engine_there_are_reasons_but_no_commands() -> None:
+    result = Page(render(fakes.without_engine(), None, []))
+    assert "No engine was delivered: none of the 4 candidates that could be tried passed every check." in result.text
+    assert "Why the fastest one, OpenVINO INT8, was refused" in result.text
+    assert "segship predict" not in result.text
+
+
+def test_without_labels_the_agreement_is_the_measure() -> None:
+    result = page(fakes.without_labels())
+    assert "mIoU" not in result.text
+    assert "% of pixels that agree with PyTorch" in result.text
+    headers = [row.cells for row in tables.candidate_rows(fakes.without_labels())]
+    assert [name for name, _ in headers[0]].count("agreement") == 1
+
+
+def test_text_from_strangers_is_escaped_everywhere() -> None:
+    classes = (ClassScore(EVIL, 50.0, 40.0, 10),)
+    proof = replace(fakes.verdicts(0.1, 99.0)[3], title=EVIL, classes=classes, notes=(EVIL,), worst=(ImageScore(EVIL, 90.0),))
+    candidates = tuple(
+        replace(each, verdicts=(proof,)) if each.chosen else replace(each, skipped=EVIL) for each in fakes.passed().candidates
+    )
+    deployment = fakes.passed(title=EVIL, candidates=candidates, notes=(EVIL,), metric_name=EVIL, seconds={EVIL: 1.0})
+    spec = fakes.spec(classes=(EVIL,), variant=EVIL, assumed=(Assumption(EVIL, EVIL, EVIL),))
+    scene = generate(3, (64, 64))
+    evil = example_picture(EVIL, scene.image, SemanticMap(scene.semantic), SemanticMap(scene.semantic), [EVIL] * 11)
+    result = Page(render(deployment, fakes.manifest(spec=spec), [evil], engine=EVIL))
+    assert not [tag for tag, _ in result.tags if tag == "script"]
+    assert not [name for _, attributes in result.tags for name in attributes if name.startswith("on")]
+    assert all((attributes["src"] or "").startswith("data:") for tag, attributes in result.tags if tag == "img")
+    assert result.text.count('alert("1")') > 15
+
+
+def test_the_page_stands_alone() -> None:
+    html = render(fakes.passed(), fakes.manifest(), [picture()])
+    for tag, attributes in Page(html).tags:
+        assert tag not in ("script", "iframe", "object")
+        for name in ("src", "href", "srcset", "action"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert "default-src 'none'" in html
+
+
+def test_the_same_values_give_the_same_bytes() -> None:
+    first = render(fakes.passed(), fakes.manifest(), [picture()])
+    picture.cache_clear()
+    assert render(fakes.passed(), fakes.manifest(), [picture()]) == first
+
+
+def test_large_photos_become_small() -> None:
+    pictures = [picture(f"{seed}.jpg", seed, (512, 1024)) for seed in range(2)]
+    assert len(render(fakes.passed(), fakes.manifest(), pictures)) < 350_000
+
+
+def test_pictures_are_four_of_one_size_side_by_side() -> None:
+    result = page(fakes.passed())
+    sources = [attributes["src"] or "" for tag, attributes in result.tags if tag == "img"]
+    sizes = [Image.open(io.BytesIO(b64decode(source.split(",")[1]))).size for source in sources]
+    assert sizes == [(128, 96)] * 4
+    captions = [attributes["alt"] for tag, attributes in result.tags if tag == "img"]
+    assert captions == [f"{what} of street.jpg" for what in ("photo", "PyTorch", "OpenVINO INT8", "where they differ")]
+
+
+def test_an_example_knows_its_agreement_and_its_classes() -> None:
+    labels = np.zeros((40, 50), np.uint8)
+    other = labels.copy()
+    other[:4] = 2
+    example = example_picture(
+        "a", np.zeros((40, 50, 3), np.uint8), SemanticMap(labels), SemanticMap(other), ("sky", "sea", "sun")
+    )
+    assert example.agreement == pytest.approx(90.0)
+    assert [name for name, _ in example.legend] == ["sky", "sun"]
+    assert (example.disagreement[:4, :, 0] == 255).all()
+
+
+def test_a_single_differing_pixel_of_a_large_photo_stays_visible() -> None:
+    labels = np.zeros((1024, 2048), np.uint8)
+    other = labels.copy()
+    other[500, 1000] = 1
+    example = example_picture("a", np.zeros((1024, 2048, 3), np.uint8), SemanticMap(labels), SemanticMap(other), ("a", "b"))
+    assert max(example.disagreement.shape) == 480
+    assert example.disagreement[:, :, 0].max() > 60
+
+
+def test_pictures_of_different_sizes_are_refused() -> None:
+    known = picture()
+    with pytest.raises(BadArgument, match="differ in size"):
+        ExamplePicture("a", known.photo, known.reference[:-1], known.candidate, known.disagreement, 99.0)
+
+
+def test_the_worst_class_is_pointed_out_and_comes_first() -> None:
+    rows = tables.class_rows(fakes.verdicts(0.1, 99.0)[3].classes, {}, max_drop=1.0)
+    assert rows[0].name == "pole"
+    assert [row.worst for row in rows] == [True] + [False] * 10
+    assert rows[0].bar == pytest.approx(-90.0)
+    assert page(fakes.passed()).text.count("largest loss") == 2
+
+
+def test_a_class_that_never_occurs_comes_last_without_a_number() -> None:
+    rows = tables.class_rows([ClassScore("ghost", None, None, 0), ClassScore("sky", 90.0, 91.0, 5)], {}, max_drop=1.0)
+    assert [row.name for row in rows] == ["sky", "ghost"]
+    assert rows[1].change == words.NONE
+    assert not any(row.worst for row in rows)
+
+
+def test_layers_in_another_precision_are_shown_in_red() -> None:
+    result = page(fakes.passed())
+    assert "1 layer runs in another precision than asked for" in result.text
+    assert len([1 for tag, attributes in result.tags if tag == "tr" and attributes.get("class") == "bad"]) == 4
+
+
+def test_a_backend_that_cannot_be_asked_is_not_believed() -> None:
+    report = PrecisionReport({"fp16": 3}, None, (), ())
+    built = replace(fakes.manifest().built, precision=report)
+    assert "OpenVINO cannot be asked what its layers run in" in page(fakes.passed(), built=built).text
+
+
+def test_a_quantity_left_out_breaks_nothing_and_one_without_a_value_does() -> None:
+    proof = fakes.verdicts(0.1, 99.0)[0]
+    bound = Limit("batch_order", at_most=0.0, reason="why")
+    assert [row.state for row in tables.guard_rows(replace(proof, limits=(*proof.limits, bound)))] == ["pass", "info"]
+    lost = replace(proof, limits=(*proof.limits, bound), passed=False)
+    assert [row.state for row in tables.guard_rows(lost)] == ["pass", "fail"]
+
+
+def test_the_chart_shades_what_may_be_lost() -> None:
+    drawn = chart(fakes.passed(), 840, 430)
+    assert drawn is not None
+    assert drawn.reference_y is not None
+    assert drawn.limit_y is not None
+    places = {mark.lines[0]: mark for mark in drawn.marks}
+    assert set(places) == {"PyTorch FP32", "ONNX Runtime FP32", "ONNX Runtime INT8", "OpenVINO FP32", "OpenVINO INT8"}
+    assert places["PyTorch FP32"].y == drawn.reference_y
+    assert drawn.reference_y < places["OpenVINO INT8"].y < drawn.limit_y < places["ONNX Runtime INT8"].y
+    assert [places[name].kind for name in ("PyTorch FP32", "OpenVINO INT8", "OpenVINO FP32")] == ["reference", "chosen", "other"]
+    assert [name for name, mark in places.items() if mark.beyond] == ["ONNX Runtime INT8"]
+    assert places["OpenVINO INT8"].x < places["ONNX Runtime FP32"].x < places["PyTorch FP32"].x
+
+
+def test_a_ruined_candidate_does_not_squash_the_chart() -> None:
+    worse = [replace(each, metric=4.0) if each.name == "onnxruntime int8" else each for each in fakes.passed().candidates]
+    drawn = chart(fakes.passed(candidates=tuple(worse)), 840, 430)
+    assert drawn is not None
+    ruined = next(mark for mark in drawn.marks if mark.deep)
+    assert ruined.lines[0] == "ONNX Runtime INT8"
+    assert ruined.y < drawn.frame.bottom
+    assert (drawn.limit_y or 0) - (drawn.reference_y or 0) > 100
+
+
+def test_one_timed_candidate_is_no_chart() -> None:
+    assert chart(fakes.passed(candidates=fakes.passed().candidates[:1]), 840, 430) is None
+    assert "<svg" not in render(fakes.passed(candidates=fakes.passed().candidates[:1]), None, [])
+
+
+def test_labels_of_crowded_points_do_not_cover_each_other() -> None:
+    points = [(400.0, 200.0), (405.0, 203.0), (412.0, 199.0), (430.0, 201.0), (396.0, 190.0)]
+    frame = Box(0, 0, 800, 400)
+    texts = [("OpenVINO FP32", "66.0 ms")] * 5
+    boxes = []
+    for label in place(points, texts, frame, 13):
+        width = 13 * 13 * 0.62
+        left = {"start": label.x, "end": label.x - width, "middle": label.x - width / 2}[label.anchor]
+        boxes.append(Box(left, label.y - 13 * 0.9, left + width, label.y + 13 * 1.5))
+    assert max(a.overlap(b) for a, b in combinations(boxes, 2)) < 1e-6
+    assert all(box.overlap(frame) == pytest.approx(box.area) for box in boxes)
+
+
+@pytest.mark.parametrize(("low", "high"), [(10, 2000), (14.0, 15.0), (0.02, 0.9), (95.2, 96.1), (1, 10)])
+@pytest.mark.parametrize("log", [True, False])
+def test_ticks_are_round_few_and_told_apart(low: float, high: float, log: bool) -> None:
+    ticks = Scale(low, high, 0, 100, log).ticks(most=6)
+    assert 2 <= len(ticks) <= 6
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
+    assert len({f"{tick:.{decimals(ticks)}f}" for tick in ticks}) == len(ticks)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(99.31, "99.3 %"), (99.96, "99.96 %"), (99.9996, "99.9996 %"), (99.99999, "> 99.9999 %"), (100.0, "100 %"), (None, "–")],
 )
-from segship.evidence.records import Candidate, ClassScore, Deployment, ImageScore, Limit, Timing, Verdict
-from segship.evidence.report import ExamplePicture, example_picture, render
-
-CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
-PROCESSOR = Processor("x86_64", "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", ("avx2", "avx512f", "avx512_vnni"), 2)
-MACHINE = Environment(PROCESSOR, "Linux 6.1", "3.11.7", {"torch": "2.13.0", "openvino": "2026.4.1", "onnxruntime": "1.31.1"}, 2)
-NOW = "2026-11-21T08:30:00Z"
+def test_a_percentage_says_a_hundred_only_when_it_is(value: float | None, text: str) -> None:
+    assert words.percent(value).replace("\u202f", " ") == text
 
 
-def timing(name: str, median: float) -> Timing:
-    """Eleven samples around a median."""
-    samples = tuple(round(median * (1 + 0.01 * step), 3) for step in (-3, -2, -2, -1, -1, 0, 1, 1, 2, 4, 9))
-    return Timing(
-        candidate=name,
-        scope="network",
-        input_size=(512, 512),
-        batch=1,
-        threads=2,
-        samples_ms=samples,
-        beside=("PyTorch fp32",),
-        environment=MACHINE,
-        created=NOW,
+@pytest.mark.parametrize(
+    ("value", "bounds", "text"),
+    [
+        (1.0004, [1.0], "1.0004"),
+        (1.0, [1.0], "1.00"),
+        (0.31, [0.5], "0.310"),
+        (99.9996, [], "99.9996"),
+        (math.inf, [1.0], "infinite"),
+        (math.nan, [1.0], "not a number"),
+    ],
+)
+def test_a_measured_number_shows_on_which_side_of_its_limit_it_is(value: float, bounds: list[float], text: str) -> None:
+    assert words.beside(value, bounds) == text
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (words.ms(0.8719), "0.872 ms"),
+        (words.ms(2571.3), "2571 ms"),
+        (words.times(7.94), "7.9×"),
+        (words.times(1.234), "1.23×"),
+        (words.change(-0.124), "−0.12"),
+        (words.change(-0.001), "0.00"),
+        (words.size(54_900_000), "54.9 MB"),
+        (words.seconds(3725), "1 h 2 min"),
+        (words.seconds(61), "1 min 1 s"),
+        (words.day("2026-11-21T08:30:00Z"), "2026-11-21 08:30 UTC"),
+        (words.candidate_name("PyTorch fp32"), "PyTorch FP32"),
+        (words.candidate_name("my own runtime"), "my own runtime"),
+        (words.figure(0.0000123), "1.23e−05"),
+    ],
+)
+def test_numbers_and_names_are_written_as_people_write_them(written: str, text: str) -> None:
+    assert written.replace("\u202f", " ") == text
+
+
+def test_an_engine_that_is_slower_is_called_slower() -> None:
+    slow = [replace(each, image_ms=3000.0) if each.chosen else each for each in fakes.passed().candidates]
+    assert "is 1.17× slower than PyTorch" in outcome(fakes.passed(candidates=tuple(slow))).sentence
+
+
+def test_commands_survive_a_path_with_spaces() -> None:
+    assert (
+        "segship predict 'my engine.engine' photo.jpg"
+        in Page(render(fakes.passed(), fakes.manifest(), [], engine="my engine.engine")).text
     )
-
-
-def candidate(name: str, network: float, image: float, score: float | None, same: float, **more: object) -> Candidate:
-    """A candidate that was tried; ``name`` is backend and precision."""
-    backend, precision = name.replace("PyTorch", "torch").split()
-    values = {"network_ms": network, "image_ms": image, "metric": score, "agreement": same, "timings": (timing(name, network),)}
-    return Candidate(name=name, backend=backend, precision=precision, **{**values, **more})  # type: ignore[arg-type]
-
-
-def verdicts(drop: float, same: float, *, passed: bool) -> tuple[Verdict, ...]:
-    """The four levels; the dataset's fails when not ``passed``."""
-    about = {"reference": "PyTorch fp32", "candidate": "openvino int8", "images": 117, "created": NOW}
-    scores = [(97.4, 96.9), (88.1, 88.0), (41.9, 40.1), (97.0, 97.0), (84.2, 84.0), (86.3, 86.4), (44.8, 43.9)]
-    scores += [(52.1, 52.3), (85.7, 85.5), (59.0, 57.6), (61.1, 61.0)]
-    classes = tuple(ClassScore(n, a, b, 900_000 // (i + 1)) for i, (n, (a, b)) in enumerate(zip(CLASSES, scores, strict=True)))
-    noise = Limit(
-        "flipped_with_ties", at_most=10.0, reason="quantisation moves labels along borders, a few percent of a busy image"
-    )
-    pixels = Limit("agreement", at_least=98.0, reason="FP32 on ONNX Runtime agrees to 99.9 %; 98 % leaves edges room")
-    budget = Limit("drop", at_most=1.0, reason="--max-drop 1.0")
-    worst = (ImageScore("0016E5_07959.jpg", 97.1), ImageScore("Seq05VD_f00330.jpg", 97.9))
-    return (
-        Verdict(
-            level="tensors",
-            title="the network's output is PyTorch's",
-            measured={"flipped_with_ties": 1.31, "max_abs_difference": 0.0184},
-            limits=(noise,),
-            passed=True,
-            **about,
-        ),  # type: ignore[arg-type]  # fmt: skip
-        Verdict(
-            level="predictions",
-            title="the predictions are PyTorch's",
-            measured={"agreement": same},
-            limits=(pixels,),
-            passed=same >= 98,
-            worst=worst,
-            **about,
-        ),  # type: ignore[arg-type]  # fmt: skip
-        Verdict(
-            level="dataset",
-            title="the data set's metric is PyTorch's",
-            measured={"drop": drop},
-            limits=(budget,),
-            passed=passed,
-            interval=(round(-drop - 0.19, 2), round(-drop + 0.18, 2)),
-            classes=classes,
-            notes=("11 is ignored, as the data set says",),
-            **about,
-        ),  # type: ignore[arg-type]  # fmt: skip
-        Verdict(
-            level="invariance",
-            title="the result does not depend on its company",
-            measured={"batch_1_against_n": 0.0},
-            limits=(Limit("batch_1_against_n", at_most=0.0, reason="the same kernels run in every batch"),),
-            passed=True,
-            **about,
-        ),  # type: ignore[arg-type]  # fmt: skip
-    )
-
-
-def deployment(**more: object) -> Deployment:
-    """SegFormer on street scenes: five candidates, INT8 on OpenVINO chosen."""
-    values: dict[str, object] = {
-        "title": "SegFormer-B1, street scenes",
-        "metric_name": "mIoU",
-        "max_drop": 1.0,
-        "candidates": (
-            candidate("PyTorch fp32", 2532.0, 2571.0, 72.51, 100.0, size_bytes=54_900_000),
-            candidate("onnxruntime fp32", 744.1, 771.3, 72.51, 99.998, drop=0.0, size_bytes=55_100_000),
-            candidate(
-                "onnxruntime int8",
-                584.0,
-                611.0,
-                69.30,
-                96.8,
-                drop=3.21,
-                size_bytes=14_900_000,
-                skipped="mIoU drops by 3.21, at most 1.0 may be lost",
-            ),  # fmt: skip
-            candidate("openvino fp32", 341.0, 368.2, 72.51, 99.997, drop=0.0, size_bytes=55_000_000),
-            candidate(
-                "openvino int8",
-                206.4,
-                233.0,
-                72.39,
-                99.31,
-                drop=0.12,
-                size_bytes=14_700_000,
-                chosen=True,
-                verdicts=verdicts(0.12, 99.31, passed=True),
-            ),  # fmt: skip
-            Candidate(
-                name="tensorrt int8",
-                backend="tensorrt",
-                precision="int8",
-                skipped="TensorRT is not installed: pip install tensorrt, and it needs an NVIDIA GPU",
-            ),  # fmt: skip
-        ),
-        "calibration_images": 64,
-        "evaluation_images": 117,
-        "notes": ("3 of 120 images were left out: their labels differ from them in size",),
-        "seconds": {"load_model": 1.9, "export": 14.2, "quantise": 61.0, "build": 22.8, "measure": 95.1, "verify": 388.0},
-        "created": NOW,
-    }
-    return Deployment(**{**values, **more})  # type: ignore[arg-type]
-
-
-def manifest(**more: object) -> Manifest:
-    """The manifest that fits :func:`deployment`."""
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    spec = ModelSpec(
-        family="segformer",
-        variant="b1",
-        task="semantic",
-        hyperparameters={"depths": [2, 2, 2, 2]},
-        image=ImageInput("rgb", ExactResize((512, 512), "pil_bilinear"), Normalise(1 / 255, mean, std), exif_orientation=False),
-        output=TensorSpec("logits", "float32", ("batch", 11, 128, 128)),
-        decode=SemanticDecode(("image",)),
-        slide=None,
-        classes=CLASSES,
-        checkpoint=CheckpointRef(
-            "segformer-b1-street.safetensors", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd1", "huggingface"
-        ),
-        assumed=(Assumption("input normalisation", "ImageNet mean and std", "SegformerImageProcessor's defaults"),),
-    )
-    layers = tuple(LayerPrecision(f"encoder.block.{i}.attn.q/MatMul", "MatMul", "int8") for i in range(61))
-    report = PrecisionReport(
-        asked={"int8": 62, "fp32": 2},
-        found={"int8": 61, "fp32": 3},
-        layers=(*layers, LayerPrecision("decode_head.linear_c1/MatMul", "MatMul", "fp32")),
-        disagreements=(Disagreement("decode_head.linear_c1/MatMul", "int8", "fp32"),),
-    )
-    values: dict[str, object] = {
-        "segship": "0.1.0",
-        "created": NOW,
-        "spec": spec,
-        "signature": Signature(
-            inputs=(TensorSpec("image", "float32", (1, 3, 512, 512)),),
-            outputs=(TensorSpec("labels", "uint8", (1, "height", "width")),),
-            output="labels",
-            input_size=(512, 512),
-            image_size=None,
-        ),  # fmt: skip
-        "history": (
-            PassRecord("export_onnx", "export", {"opset": "20"}, changed=True),
-            PassRecord("fold_constants", "simplify", {}, changed=True),
-            PassRecord("fuse_layernorm", "fuse", {}, changed=True),
-            PassRecord("insert_qdq", "precision", {"method": "minmax"}, changed=True),
-            PassRecord("unsigned_activations", "legalise", {}, changed=False),
-        ),
-        "plan": PrecisionPlan(
-            "int8", (Keep("decode_head.classifier", "fp32", "the last layer decides the classes: 0.4 points mIoU"),)
-        ),
-        "calibration": Calibration("minmax", 64, "ab" * 32),
-        "backend": "openvino",
-        "built": Built(options={"hint": "LATENCY"}, version="2026.4.1", precision=report),
-        "processor": PROCESSOR,
-    }
-    return Manifest(**{**values, **more}).sealed()  # type: ignore[arg-type]
-
-
-def without_labels() -> Deployment:
-    """The same, on plain images: no metric, and the drop is what the agreement lacks."""
-    bare = [
-        msgspec.structs.replace(c, metric=None, drop=None if c.agreement is None else 100 - c.agreement)
-        for c in deployment().candidates
-    ]
-    kept = [msgspec.structs.replace(c, verdicts=tuple(v for v in c.verdicts if v.level != "dataset")) for c in bare]
-    return deployment(candidates=tuple(kept), metric_name="agreement")
-
-
-def failed() -> Deployment:
-    """An engine that lost more than it may, found out after it was made."""
-    kept = [c for c in deployment().candidates if not c.chosen]
-    bad = candidate(
-        "openvino int8", 206.4, 233.0, 66.2, 93.4, drop=6.31, chosen=True, verdicts=verdicts(6.31, 93.4, passed=False)
-    )
-    return deployment(candidates=(*kept, bad))
-
-
-def nothing() -> Deployment:
-    """No candidate could be chosen."""
-    kept = [
-        msgspec.structs.replace(c, chosen=False, skipped=c.skipped or "slower than the allowed 100 ms")
-        for c in failed().candidates[1:]
-    ]
-    return deployment(candidates=(deployment().candidates[0], *kept))
-
-
-def picture(name: str = "0016E5_07959.jpg") -> ExamplePicture:
-    """A noisy photo of two classes in which one tenth of the pixels differ."""
-    labels = np.repeat(np.arange(10, dtype=np.uint8) // 5, 10)[None].repeat(60, axis=0)
-    photo = np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8)
-    return example_picture(name, photo, SemanticMap(labels), SemanticMap(np.roll(labels, 5, axis=1)), CLASSES)

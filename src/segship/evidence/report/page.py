@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -56,6 +57,7 @@ def render(
     )
 
 
+@cache
 def _environment() -> Environment:
     """Jinja with escaping on for every file, also for the SVG, and no silence about a name that does not exist."""
     environment = Environment(

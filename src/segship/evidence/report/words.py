@@ -83,12 +83,11 @@ def allowance(max_drop: float) -> str:
 
 def beside(value: float, bounds: Sequence[float]) -> str:
     """A measured number with three figures, or as many as it takes to see on which side of ``bounds``, or of 100, it lies."""
-    bounds = (*bounds, 100.0)
-    for digits in range(3, 12):
-        text = figure(value, digits)
-        if math.isnan(value) or all(value == bound or figure(bound, digits) != text for bound in bounds):
-            return text
-    return repr(value)
+    if not math.isfinite(value):
+        return figure(value)
+    others = {bound for bound in (*bounds, 100.0) if bound != value}
+    texts = (figure(value, digits) for digits in range(3, 12))
+    return next((text for text in texts if float(text.replace(_MINUS, "-")) not in others), repr(value))
 
 
 def ms(value: float | None) -> str:

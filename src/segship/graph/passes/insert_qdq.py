@@ -1,0 +1,174 @@
+"""Write INT8 into the graph: QuantizeLinear/DequantizeLinear pairs on activations, INT8 weights behind DequantizeLinear.
+
+The form is the one that both CPU runtimes run in integer kernels (docs/decisions/0004): uint8 activations with one scale
+per tensor and a free zero point (0 after ReLU, which thereby needs no kernel of its own); INT8 weights with one scale per
+output channel; float bias; a pair stands right behind the producer and all consumers share it; every input of a Concat
+keeps its own scale. ``legalise`` takes away what a backend does not need, or cannot use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from segship.core.errors import BuildFailed
+from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
+from segship.core.precision import PrecisionPlan
+from segship.graph.histogram import Range
+from segship.graph.passes.edit import constant, constant_of, module_path, new_node, successors_of_kinds
+
+NAME = "insert_qdq"
+
+SAME_VALUES = ("DepthToSpace", "Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators whose output holds only values of their input: they need no scale of their own."""
+
+_LEVELS = 255  # steps of uint8
+_WEIGHT_LEVELS = 127  # symmetric: -128 stays unused, so that a weight and its negation are equally exact
+_BIAS_LEVELS = 2.0**30  # of int32's 2**31: leaves room for the sum that the bias is added to
+
+
+def tensors_to_quantise(graph: Graph, plan: PrecisionPlan) -> tuple[str, ...]:
+    """Names of the activations that ``insert_qdq`` will put a pair on, and therefore needs ranges of; in graph order."""
+    chosen = _chosen_values(graph.ir.graph, _chosen_nodes(graph.ir.graph, plan))
+    order = [*graph.ir.graph.inputs, *(value for node in graph.ir.graph for value in node.outputs)]
+    return tuple(value.name or "" for value in order if value in chosen)
+
+
+def insert_qdq(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan) -> Graph:
+    """The graph with every node that ``plan`` gives to INT8, and that has constant weights, between Q/DQ.
+
+    Products of two activations (attention) stay float: INT8 made them slower and less exact on both CPU runtimes.
+    ``ranges`` holds one range for each of :func:`tensors_to_quantise`. Raises :class:`BuildFailed` when one is missing.
+    """
+    model = graph.ir.clone()
+    nodes = _chosen_nodes(model.graph, plan)
+    values = _chosen_values(model.graph, nodes)
+    missing = sorted(value.name or "" for value in values if value.name not in ranges)
+    if missing:
+        raise BuildFailed(f"{len(missing)} tensors have no calibrated range (the first: {missing[0]}): calibrate this graph again")
+    scales = {value: _insert_pair(model.graph, value, ranges[value.name or ""]) for value in values}
+    for node in nodes:
+        _quantise_weight(model.graph, node, scales)
+    model.graph.sort()
+    _drop_unused_weights(model.graph)
+    options = {"nodes": str(len(nodes)), "tensors": str(len(values))}
+    return graph.after(model, PassRecord(NAME, "precision", options, changed=bool(nodes)), plan=plan)
+
+
+def _chosen_nodes(graph: ir.Graph, plan: PrecisionPlan) -> list[ir.Node]:
+    return [
+        node
+        for node in graph
+        if node.op_type in WEIGHTED_OPS
+        and constant_of(node.inputs[1]) is not None
+        and constant_of(node.inputs[0]) is None
+        and plan.precision_of(module_path(node), node.op_type) == "int8"
+    ]
+
+
+def _chosen_values(graph: ir.Graph, nodes: Iterable[ir.Node]) -> dict[ir.Value, None]:
+    """Activations to put a pair on (a dict for its order): what the nodes read, and what convolutions among them give."""
+    chosen: dict[ir.Value, None] = {}
+    for node in nodes:
+        _choose(node.inputs[0], chosen)
+        if node.op_type in ("Conv", "ConvTranspose"):
+            _choose(_after_relu(node.outputs[0]), chosen)
+    outputs = set(graph.outputs)
+    return {value: None for value in chosen if value not in outputs}
+
+
+def _choose(value: ir.Value | None, chosen: dict[ir.Value, None]) -> None:
+    """Choose the tensor whose values ``value`` holds; with a Concat also its inputs, or it could not run in INT8."""
+    source = _source(value)
+    if source is None or source in chosen:
+        return
+    chosen[source] = None
+    producer = source.producer()
+    if producer is not None and producer.op_type == "Concat":
+        for part in producer.inputs:
+            _choose(part, chosen)
+
+
+def _source(value: ir.Value | None) -> ir.Value | None:
+    """Where the values come from: back through operators that only move or pick them."""
+    while value is not None and (producer := value.producer()) is not None and producer.op_type in SAME_VALUES:
+        value = producer.inputs[0]
+    return value
+
+
+def _after_relu(value: ir.Value) -> ir.Value:
+    """The ReLU's output where a ReLU alone reads ``value``: both run as one kernel."""
+    uses = value.uses()
+    if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type == "Relu":
+        return uses[0].node.outputs[0]
+    return value
+
+
+def scale_and_zero_point(bounds: Range) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Scale and zero point (both shape ()) of uint8 for a range; zero is one of the 256 values, as padding needs it."""
+    low, high = min(bounds.low, 0.0), max(bounds.high, 0.0)
+    scale = np.float32((high - low) / _LEVELS)
+    if not (np.isfinite(scale) and scale > np.finfo(np.float32).tiny):  # a tensor that was zero in every image
+        scale = np.float32(1)
+    zero_point = np.clip(np.rint(-low / scale), 0, _LEVELS)
+    return np.array(scale, np.float32), np.array(zero_point, np.uint8)
+
+
+def _insert_pair(graph: ir.Graph, value: ir.Value, bounds: Range) -> float:
+    """Put Quantize/Dequantize between ``value`` and all its users; gives the scale."""
+    scale, zero_point = scale_and_zero_point(bounds)
+    parameters = [constant(graph, f"{value.name}/scale", scale), constant(graph, f"{value.name}/zero_point", zero_point)]
+    producer, uses = value.producer(), value.uses()
+    path = module_path(producer) if producer is not None else ""
+    down = new_node(
+        "QuantizeLinear", [value, *parameters], f"{value.name}/quantised", dtype=ir.DataType.UINT8, shape=value.shape, path=path
+    )
+    up = new_node(
+        "DequantizeLinear",
+        [down.outputs[0], *parameters],
+        f"{value.name}/dequantised",
+        dtype=value.dtype,
+        shape=value.shape,
+        path=path,
+    )
+    for node, index in uses:
+        if node.op_type != "Shape":
+            node.replace_input_with(index, up.outputs[0])
+    if producer is None:
+        graph.insert_before(graph[0], [down, up])
+    else:
+        graph.insert_after(producer, [down, up])
+    return float(scale)
+
+
+def _quantise_weight(graph: ir.Graph, node: ir.Node, scales: Mapping[ir.Value, float]) -> None:
+    """Replace the weight by INT8 content and a DequantizeLinear with one scale per output channel."""
+    weight = constant_of(node.inputs[1])
+    assert weight is not None
+    axis = _output_channel_axis(node, weight)
+    scale = _weight_scale(weight, axis)
+    bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is not None and bias.size == scale.size:
+        source = _source(_undone(node.inputs[0]))
+        scale = np.maximum(scale, _scale_for_bias(bias, scales[source] if source in scales else 1.0))
+    shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
+    content = np.clip(np.rint(weight / scale.reshape(shape)), -_WEIGHT_LEVELS, _WEIGHT_LEVELS).astype(np.int8)
+    inputs = [
+        constant(graph, f"{node.name}/weight", content),
+        constant(graph, f"{node.name}/weight/scale", scale),
+        constant(graph, f"{node.name}/weight/zero_point", np.zeros(scale.shape, np.int8)),
+    ]
+    up = new_node(
+        "DequantizeLinear",
+        inputs,
+        f"{node.name}/weight/dequantised",
+        dtype=ir.DataType.FLOAT,
+        shape=weight.shape,
+        attributes={"axis": axis},
+        path=module_path(node),
+    )
+    graph.insert_before(node, up)
+    node.replace_input_with(1, up.outputs[0])
