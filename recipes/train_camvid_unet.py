@@ -1,11 +1,14 @@
 """A UNet on real photographs: milesial's layout, widths 32 to 512, 7.8 million parameters, on CamVid, 11 classes.
 
-    PYTHONPATH=. python recipes/train_camvid_unet.py --data DIR/camvid --out weights
+    python -m recipes.streets --out build/streets.npz --scenes 8000
+    python -m recipes.train_camvid_unet --data DIR/camvid --streets build/streets.npz --out weights
 
-`DIR/camvid` holds `train`, `val` and `test` (367, 101 and 117 or 233 pairs of NAME.jpg and NAME.png, 360 x 480; class
-ids, 11 = no truth) and `classes.json`. The best epoch is chosen on `val`; `test` is looked at once, at the end. With
-`--streets` the network first learns the same eleven classes on synthetic streets. Writes `camvid-unet.pth` (state
-dict, kernels float16, with `mask_values`), `camvid-unet.facts.json` and the log.
+About three minutes on one H100; test mIoU 67.4 (whole pictures, kernels rounded to float16, run in float32), 66.1 without
+`--streets`, with which the network first learns the same eleven classes on synthetic streets.
+
+`DIR/camvid` holds `train`, `val` and `test`, pairs of NAME.jpg and NAME.png, 360 x 480 (367, 101 and 117 of them here; class
+ids, 11 = no truth), and `classes.json`. The best epoch is chosen on `val`; `test` is looked at once, at the end. Writes
+`camvid-unet.pth` (state dict, kernels float16, with `mask_values`), `camvid-unet.facts.json` and the log.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 from recipes import streets
-from recipes.training import IGNORE, Log, Pictures, Settings, confusion, half_kernels, scores, train
+from recipes.training import IGNORE, Log, Pictures, Settings, confusion, half_kernels, on_gpu, scores, train
 from torch import Tensor, nn
 
 from segship.models.unet import UNet
@@ -86,7 +89,7 @@ def main() -> None:
 
     torch.manual_seed(options.seed)
     about = json.loads((options.data / "classes.json").read_text(encoding="utf-8"))
-    net: nn.Module = UNet(3, CLASSES, WIDTHS, bilinear=False).to("cuda", memory_format=torch.channels_last)
+    net: nn.Module = on_gpu(UNet(3, CLASSES, WIDTHS, bilinear=False))
     if options.streets:
         net = pretrain(net, options.streets, options.street_epochs, options.seed)
     best, log, settings = fit(net, options.data, options)

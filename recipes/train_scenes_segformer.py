@@ -1,7 +1,9 @@
 """The SegFormer-B0 of `segship demo`, on synthetic streets, saved as Hugging Face transformers saves it.
 
-    python recipes/streets.py --out build/streets.npz --scenes 8000
-    PYTHONPATH=. python recipes/train_scenes_segformer.py --streets build/streets.npz --out src/segship/assets
+    python -m recipes.streets --out build/streets.npz --scenes 8000
+    python -m recipes.train_scenes_segformer --streets build/streets.npz --out src/segship/assets
+
+About six minutes on one H100; test mIoU 87.5 (300 scenes, weights rounded to float16, run in float32).
 
 Writes the folder `scenes-segformer` (config.json, preprocessor_config.json, model.safetensors in float16),
 `scenes-segformer.facts.json` (colours) and the log. The pictures are enlarged to `--input` pixels a side first: the
@@ -18,7 +20,7 @@ from typing import Any
 
 import torch
 from recipes import streets
-from recipes.training import Settings, confusion, scores, train
+from recipes.training import Settings, confusion, on_gpu, scores, train
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -163,7 +165,7 @@ def main() -> None:
     data, val, test = (streets.load(options.streets, split) for split in ("train", "val", "test"))
     net = SegFormer(n_classes=len(CLASSES), **B0)
     initialise(net)
-    net.to(device, memory_format=torch.channels_last)
+    on_gpu(net)
     settings = Settings(
         classes=len(CLASSES),
         epochs=options.epochs,

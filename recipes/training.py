@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ IGNORE = 255
 
 Prepare = Callable[[Tensor], Tensor]
 """From pictures (n, 3, h, w) float32 in 0..255 to what the network takes."""
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Log:
     best_miou: float = 0.0
     seconds: float = 0.0
 
-    def write(self, path: Path, **facts: Any) -> None:
+    def write(self, path: Path, **facts: object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         rounded = [{k: round(v, 4) for k, v in entry.items()} for entry in self.entries]
         result = {**facts, "best_epoch": self.best_epoch, "val_miou": round(self.best_miou, 4), "train_s": round(self.seconds, 1)}
@@ -93,6 +95,15 @@ class Average:
         self.steps += 1
         keep = min(self.keep, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self._mine, self._new, 1 - keep)
+
+
+def on_gpu(net: Network) -> Network:
+    """The network on the GPU, its kernels in the channels-last order that tensor cores want."""
+    net.cuda()
+    for parameter in net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return net
 
 
 def augment(data: Pictures, picks: Tensor, settings: Settings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -223,10 +234,10 @@ def train(net: nn.Module, data: Pictures, val: Pictures, settings: Settings, pre
         net.train()
         order = torch.randperm(len(data), generator=generator, device=device)
         losses = []
-        for picks in order[: per_epoch * settings.batch].split(settings.batch):
+        for picks in torch.split(order[: per_epoch * settings.batch], settings.batch):
             loss = loss_of(*augment(data, picks, settings, generator))
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(net.parameters(), 2.0)
             optimiser.step()
             schedule.step()

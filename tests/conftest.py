@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from contract.checkpoints import random_state, write
 from segship.models import build_module
 from segship.scenes import CLASSES, write_dataset
@@ -18,7 +19,7 @@ SCENE_SIZE = (64, 96)
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - libraries under test may use the legacy generator
+    np.random.seed(0)
     torch.manual_seed(0)
 
 

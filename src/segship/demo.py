@@ -56,7 +56,9 @@ def run_demo(folder: Path, *, progress: Progress = silent) -> Demo:
     deployments = []
     for name, asset in MODELS.items():
         with as_file(files("segship") / "assets" / asset) as checkpoint:
-            deployments.append(deploy(checkpoint, scenes, folder / f"{name}.engine", options=options, progress=_prefixed(progress, name)))
+            deployments.append(
+                deploy(checkpoint, scenes, folder / f"{name}.engine", options=options, progress=_prefixed(progress, name))
+            )
     example = sorted(scenes.glob("*.jpg"))[0]
     return Demo(deployments, example, time.perf_counter() - begin)
 

@@ -103,7 +103,9 @@ def deploy(
         quantiser = Quantiser(model, graph, [sample.image for sample in calibration], progress)
         tried = [build_candidate(candidate, graph, quantiser, scratch, clock) for candidate in wanted]
         if not any(each.engine for each in tried):
-            raise BuildFailed("no candidate could be built: " + "; ".join(f"{each.record.name}: {each.record.skipped}" for each in tried))
+            raise BuildFailed(
+                "no candidate could be built: " + "; ".join(f"{each.record.name}: {each.record.skipped}" for each in tried)
+            )
         judge = Judge(model, dataset, judged, options.max_drop, progress)
         with clock("verify"):
             tried = [judge.prove(each) for each in tried]
@@ -177,7 +179,9 @@ def build_candidate(candidate: Candidate, graph: Graph, quantiser: Quantiser, sc
         with clock("build"):
             ready = quantiser.quantised(traits) if candidate.precision == "int8" else graph
             calibrated = quantiser.calibration if candidate.precision == "int8" else None
-            engine = build(ready, candidate.backend, scratch / f"{candidate.name.replace(' ', '-')}.engine", calibration=calibrated)
+            engine = build(
+                ready, candidate.backend, scratch / f"{candidate.name.replace(' ', '-')}.engine", calibration=calibrated
+            )
     except BuildFailed as error:
         return tried.with_(skipped=str(error))
     return Tried(candidate, engine)
@@ -198,7 +202,9 @@ def notes(
     if not dataset.labelled:
         found.append("the images have no labels: the engines are judged by their agreement with PyTorch")
     if calibration == judged:
-        found.append("one image serves for calibration and for judging: give a folder of images for a result that means something")
+        found.append(
+            "one image serves for calibration and for judging: give a folder of images for a result that means something"
+        )
     if image_size is None:
         found.append("image sizes are free: speed was measured on the first image")
     if model.spec.slide is not None:
@@ -249,5 +255,3 @@ class Stages:
         begin = time.perf_counter()
         yield
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - begin, 2)
-
-

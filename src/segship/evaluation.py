@@ -65,7 +65,9 @@ def evaluate(predictor: Predictor, data: Path | str, *, progress: Progress = sil
     n_classes = len(predictor.spec.classes)
     check_classes(dataset, n_classes)
     if not dataset.labelled:
-        raise BadDataset(f"{data} has no labels, which {semantic.METRIC} needs: give a labelled folder, or compare engines with segship verify")
+        raise BadDataset(
+            f"{data} has no labels, which {semantic.METRIC} needs: give a labelled folder, or compare engines with segship verify"
+        )
     matrix = np.zeros((n_classes, n_classes), np.int64)
     spent = 0.0
     for index, sample in enumerate(dataset.samples):
@@ -107,14 +109,21 @@ def verify(
 
 
 def _beside_model(
-    candidate: EnginePredictor, against: Path | str, data: Path | str, max_drop: float, facts: Mapping[str, Any], progress: Progress
+    candidate: EnginePredictor,
+    against: Path | str,
+    data: Path | str,
+    max_drop: float,
+    facts: Mapping[str, Any],
+    progress: Progress,
 ) -> list[Verdict]:
     from segship.pipeline import load_model
 
     spec = candidate.spec
     model = load_model(against, **facts)
     if model.spec.checkpoint.sha256 != spec.checkpoint.sha256:
-        raise BadArgument(f"{against} is not the checkpoint that {candidate.engine.path} was made of ({spec.checkpoint.name}): give that one")
+        raise BadArgument(
+            f"{against} is not the checkpoint that {candidate.engine.path} was made of ({spec.checkpoint.name}): give that one"
+        )
     model = model.with_spec(spec)
     dataset = open_dataset(data)
     check_classes(dataset, len(spec.classes))
@@ -176,10 +185,12 @@ def bench(
     here = environment(PACKAGES, threads or available_threads())
     schedule = Schedule(rounds=rounds)
     size = first.prepare(pixels).input_size
-    scopes: dict[Any, dict[str, Callable[[], object]]] = {"network": {name: bound(each, pixels) for name, each in predictors.items()}}
+    scopes: dict[Any, dict[str, Callable[[], object]]] = {
+        "network": {name: bound(each, pixels) for name, each in predictors.items()}
+    }
     if image is not None:
         scopes["image"] = {name: partial(each.predict, image) for name, each in predictors.items()}
-    timings = []
+    timings: list[Timing] = []
     for scope, runs in scopes.items():
         timings += measure(
             runs, scope=scope, input_size=size, batch=1, environment=here, schedule=schedule, progress=progress

@@ -66,7 +66,9 @@ class LabelMaps:
 class Judge:
     """Judges engines beside one PyTorch model on one set of images; PyTorch runs once on each."""
 
-    def __init__(self, model: Predictor, dataset: Dataset, samples: Sequence[Sample], max_drop: float, progress: Progress) -> None:
+    def __init__(
+        self, model: Predictor, dataset: Dataset, samples: Sequence[Sample], max_drop: float, progress: Progress
+    ) -> None:
         self._model, self._dataset, self._samples = model, dataset, samples
         self._max_drop, self._progress = max_drop, progress
 
@@ -132,7 +134,12 @@ class Judge:
 
     def reference_metric(self, tried: Sequence[Tried]) -> float | None:
         """PyTorch's own metric, as measured beside the engines; None without labels."""
-        found = (verdict.measured.get(REFERENCE_MIOU) for each in tried for verdict in each.record.verdicts if verdict.level == "dataset")
+        found = (
+            verdict.measured.get(REFERENCE_MIOU)
+            for each in tried
+            for verdict in each.record.verdicts
+            if verdict.level == "dataset"
+        )
         return next(found, None)
 
     def photo(self, name: str) -> tuple[int, ImageArray]:
@@ -165,7 +172,9 @@ class Judge:
         timings = {scope: self._timings(predictors, scope, schedule, threads) for scope in ("network", "image")}
         for engine in engines.values():
             engine.close()
-        reference = Candidate(name=REFERENCE, backend="torch", precision="fp32", metric=self.reference_metric(tried), drop=0.0, agreement=100.0)
+        reference = Candidate(
+            name=REFERENCE, backend="torch", precision="fp32", metric=self.reference_metric(tried), drop=0.0, agreement=100.0
+        )
         return [
             each
             if each.record.name not in predictors
@@ -198,4 +207,3 @@ def timed_run(predictor: Predictor, sample: Sample, scope: Literal["network", "i
 def machine(threads: int) -> Environment:
     """Where a measurement of segship is taken."""
     return environment(PACKAGES, threads)
-

@@ -95,7 +95,9 @@ def export(model: ModelPredictor, *, image_size: Size | None = None, output: Lit
     """
     spec = model.spec
     if spec.slide is not None and output == "labels":
-        raise BadArgument("a sliding-window model adds up the logits of its windows, so it cannot give labels: choose output logits")
+        raise BadArgument(
+            "a sliding-window model adds up the logits of its windows, so it cannot give labels: choose output logits"
+        )
     input_size = network_size(spec, image_size)
     exported = export_module(spec, model.model.module, input_size)
     graph = optimise(exported)

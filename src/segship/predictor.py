@@ -91,7 +91,9 @@ class Predictor:
         """What the session takes for a batch of images of ``image_size``; refuses sizes the engine was not built for."""
         signature = self.signature
         if signature.input_size not in (None, tensor.shape[2:]):
-            raise BadImage(self._size_sentence(image_size, (tensor.shape[2], tensor.shape[3]), "network input", signature.input_size))
+            raise BadImage(
+                self._size_sentence(image_size, (tensor.shape[2], tensor.shape[3]), "network input", signature.input_size)
+            )
         if signature.output == "labels" and signature.image_size not in (None, image_size):
             raise BadImage(self._size_sentence(image_size, image_size, "image", signature.image_size))
         feeds: dict[str, Array] = {"image": tensor}
@@ -113,7 +115,9 @@ class Predictor:
         count = np.zeros((height, width), np.float32)
         for top, left, bottom, right in windows((height, width), slide):
             crop = np.ascontiguousarray(tensor[:, :, top:bottom, left:right])
-            logits = np.asarray(self.session.run(self.feeds(crop, (bottom - top, right - left)))[self.signature.outputs[0].name], np.float32)
+            logits = np.asarray(
+                self.session.run(self.feeds(crop, (bottom - top, right - left)))[self.signature.outputs[0].name], np.float32
+            )
             if total is None:
                 total = np.zeros((n, logits.shape[1], height, width), np.float32)
             for image in range(n):

@@ -1,4 +1,9 @@
 from segship.core.errors import BuildFailed
+
+
 class Quantiser:
-    def __init__(self, *a): self.calibration=None
-    def calibrate(self): raise BuildFailed("later")
+    def __init__(self, *a):
+        self.calibration = None
+
+    def calibrate(self):
+        raise BuildFailed("later")

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from segship.core.predictions import SemanticMap
+from segship.core.predictions import LabelArray, SemanticMap
 from segship.core.spec import SemanticDecode
 
 
-def label_image(prediction: SemanticMap, decode: SemanticDecode) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def label_image(prediction: SemanticMap, decode: SemanticDecode) -> LabelArray:
     """What to write for each pixel: the class id, or the value or colour that the model's own code writes for it.
 
     (height, width) uint8 or uint16, or (height, width, 3) uint8 where ``decode.pixel_values`` are colours.
@@ -33,7 +32,7 @@ def class_shares(prediction: SemanticMap, classes: Sequence[str]) -> dict[str, f
     return {classes[index]: round(float(counts[index]), 6) for index in order if counts[index] > 0}
 
 
-def picture_bytes(pixels: NDArray[np.uint8] | NDArray[np.uint16], form: Literal["PNG", "JPEG"]) -> bytes:
+def picture_bytes(pixels: LabelArray, form: Literal["PNG", "JPEG"]) -> bytes:
     """An encoded picture; PNG is lossless, JPEG of quality 92."""
     buffer = io.BytesIO()
     options = {"quality": 92} if form == "JPEG" else {"compress_level": 3}

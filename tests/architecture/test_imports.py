@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import segship
 from segship.pipeline import build, export, load_model
 
@@ -29,7 +30,9 @@ def test_the_command_line_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_running_an_engine_loads_neither_torch_nor_onnx(backend: str, tiny_checkpoint: Path, scenes: Path, tmp_path: Path) -> None:
+def test_running_an_engine_loads_neither_torch_nor_onnx(
+    backend: str, tiny_checkpoint: Path, scenes: Path, tmp_path: Path
+) -> None:
     pytest.importorskip(backend)
     engine = build(export(load_model(tiny_checkpoint, scale=1.0), image_size=(64, 96)), backend, tmp_path / "tiny.engine")
     image = next(scenes.glob("*.jpg"))

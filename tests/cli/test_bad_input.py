@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from segship.cli import main
 from segship.core import engine as engine_module
 from segship.core.engine import Engine
@@ -116,7 +117,18 @@ def test_data(kind: str, tiny_checkpoint: Path, tmp_path: Path, image: Path, cap
         "unknown ids": "7",
         "class count": "has 3 classes",
     }[kind]
-    words = ("deploy", tiny_checkpoint, "--data", data, "-o", tmp_path / "out.engine", "--fact", "scale=1.0", "--backend", "onnxruntime")
+    words = (
+        "deploy",
+        tiny_checkpoint,
+        "--data",
+        data,
+        "-o",
+        tmp_path / "out.engine",
+        "--fact",
+        "scale=1.0",
+        "--backend",
+        "onnxruntime",
+    )
     assert run(*words, "--precision", "fp32") == 2
     assert expected in sentence(capsys)
     assert not leftovers(tmp_path)
@@ -169,7 +181,9 @@ def test_engine_of_another_schema(engine: Engine, image: Path, tmp_path: Path, c
     assert "schema 99" in sentence(capsys)
 
 
-def test_engine_with_a_changed_byte_in_its_manifest(engine: Engine, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_engine_with_a_changed_byte_in_its_manifest(
+    engine: Engine, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = _changed_manifest(engine, tmp_path, '"backend": "null"', '"backend": "nulk"')
     assert run("predict", copy, image, "-o", tmp_path / "results") == 2
     assert "was changed" in sentence(capsys)
@@ -188,7 +202,9 @@ def test_missing_engine(image: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no engine at" in sentence(capsys)
 
 
-def test_output_that_is_no_engine_is_left_alone(tiny_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_that_is_no_engine_is_left_alone(
+    tiny_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
@@ -206,7 +222,18 @@ def test_full_disk(
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
 
     monkeypatch.setattr(null, "build", full)
-    words = ("build", tiny_checkpoint, "--backend", "null", "-o", tmp_path / "out.engine", "--image-size", "64x96", "--fact", "scale=1.0")
+    words = (
+        "build",
+        tiny_checkpoint,
+        "--backend",
+        "null",
+        "-o",
+        tmp_path / "out.engine",
+        "--image-size",
+        "64x96",
+        "--fact",
+        "scale=1.0",
+    )
     assert run(*words) == 2
     assert "the disk is full" in sentence(capsys)
     assert not leftovers(tmp_path)
@@ -217,7 +244,9 @@ def test_unknown_fact_suggests_the_right_one(tiny_checkpoint: Path, tmp_path: Pa
     assert "did you mean 'scale'" in sentence(capsys)
 
 
-def test_fp16_on_a_processor_is_refused(tiny_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fp16_on_a_processor_is_refused(
+    tiny_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("deploy", tiny_checkpoint, "--data", scenes, "--precision", "fp16", "-o", tmp_path / "out.engine") == 2
     assert "runs them in fp32" in sentence(capsys)
 

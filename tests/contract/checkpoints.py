@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from golden.weights import tensor
 from segship.models import build_module
 
 Tensors = dict[str, torch.Tensor]
@@ -49,18 +50,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def random_state(name: str, seed: int = 0) -> Tensors:
-    """The state dict of a network, with values everywhere (a fresh BatchNorm would have only 0 and 1)."""
+    """The state dict of a network by the golden cases' rule: no value is 0 or 1, and the output depends on the image."""
     family, hyperparameters = NETWORKS[name]
-    generator = torch.Generator().manual_seed(seed)
     state = build_module(family, hyperparameters).state_dict()
-    return {key: _values(key, value, generator) for key, value in state.items()}
-
-
-def _values(key: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    if not like.is_floating_point():
-        return torch.zeros_like(like)
-    values = torch.rand(like.shape, generator=generator)
-    return values + 0.5 if key.endswith("running_var") else (values - 0.5) / 2
+    return {key: torch.from_numpy(tensor(key, list(value.shape), seed)) for key, value in state.items()}
 
 
 def write(content: Any, path: Path) -> Path:

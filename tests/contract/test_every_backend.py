@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from segship import load_model
 from segship.backends import BACKENDS, load_backend
 from segship.core.backend import Session
@@ -54,7 +55,7 @@ def image(batch: int = 1) -> np.ndarray:
 
 
 def test_name_is_the_module_name(engine: Engine) -> None:
-    assert load_backend(engine.manifest.backend).NAME == engine.manifest.backend
+    assert engine.manifest.backend == load_backend(engine.manifest.backend).NAME
 
 
 def test_runs_any_batch_with_the_stated_shape_and_dtype(session: Session) -> None:

@@ -6,7 +6,7 @@ The cases are those below the directory that the environment variable SEGSHIP_GO
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,20 @@ import segship
 from golden.case import CASES, Case, cases
 from golden.compare import STAGES, recorded, wrong_input, wrong_labels, wrong_resizes, wrong_stages, wrong_windows
 
-FOUND = tuple(cases(Path(os.environ.get("SEGSHIP_GOLDEN", CASES))))
+BACKENDS = ("onnxruntime", "openvino")
+NAMED = os.environ.get("SEGSHIP_GOLDEN")
+FOUND = tuple(cases(Path(NAMED or CASES)))
+
+
+def one_of_each(kind: Callable[[Case], object]) -> tuple[Case, ...]:
+    """The first case of each kind."""
+    return tuple({kind(case): case for case in reversed(FOUND)}.values())[::-1]
+
+
+EXPORTED = FOUND if NAMED else one_of_each(lambda case: (case.family, case.model.get("test_mode"), case.model.get("bilinear")))
+"""Exporting takes long: without a named directory, one case of each kind has its graph run."""
+
+FREE_SIZES = [pytest.param(case, marks=() if NAMED else pytest.mark.slow) for case in one_of_each(lambda case: case.family)]
 
 
 @dataclass
@@ -60,15 +73,30 @@ def test_torch(loaded: Loaded) -> None:
     assert faults_of(loaded.case, loaded.model) == []
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_engine(loaded: Loaded, backend: str) -> None:
-    """One of the two engines is built for the image's size, the other for any."""
-    image_size = loaded.case.labels.shape if backend == "onnxruntime" else None
-    graph = segship.export(loaded.model, image_size=image_size)
+@pytest.fixture(scope="module")
+def exported(loaded: Loaded) -> Any:
+    """The case's graph for images of its own size: exported once for all backends."""
+    return segship.export(loaded.model, image_size=loaded.case.labels.shape)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loaded", EXPORTED, indirect=True, ids=lambda case: case.name)
+def test_engine(loaded: Loaded, exported: Any, backend: str) -> None:
+    assert engine_faults(loaded, exported, backend) == []
+
+
+@pytest.mark.parametrize("loaded", FREE_SIZES, indirect=True, ids=lambda case: case.name)
+def test_engine_of_free_sizes(loaded: Loaded) -> None:
+    graph = segship.export(loaded.model)
+    assert [fault for backend in BACKENDS for fault in engine_faults(loaded, graph, backend)] == []
+
+
+def engine_faults(loaded: Loaded, graph: Any, backend: str) -> list[str]:
+    """Every difference between the built engine's labels and the official ones."""
     path = loaded.folder / f"{backend}.engine"
     segship.build(graph, backend, path)
     with segship.load_engine(path) as engine:
-        assert wrong_labels(loaded.case, engine.predict(loaded.case.image).labels) == []
+        return wrong_labels(loaded.case, engine.predict(loaded.case.image).labels)
 
 
 def first_case(family: str) -> Case:

@@ -20,7 +20,7 @@ from segship.core.errors import BadArgument
 from segship.core.precision import PrecisionReport
 from segship.core.predictions import SemanticMap
 from segship.core.spec import Assumption
-from segship.evidence.records import ClassScore, Deployment, ImageScore, Limit
+from segship.evidence.records import Candidate, ClassScore, Deployment, ImageScore, Limit
 from segship.evidence.report import ExamplePicture, example_picture, render, tables, words
 from segship.evidence.report.chart import chart
 from segship.evidence.report.labels import Box, place
@@ -319,6 +319,7 @@ def test_a_measured_number_shows_on_which_side_of_its_limit_it_is(value: float, 
         (words.seconds(61), "1 min 1 s"),
         (words.day("2026-11-21T08:30:00Z"), "2026-11-21 08:30 UTC"),
         (words.candidate_name("PyTorch fp32"), "PyTorch FP32"),
+        (words.candidate_name("openvino int8, one image at a time"), "OpenVINO INT8, one image at a time"),
         (words.candidate_name("my own runtime"), "my own runtime"),
         (words.figure(0.0000123), "1.23e−05"),
     ],
@@ -332,8 +333,30 @@ def test_an_engine_that_is_slower_is_called_slower() -> None:
     assert "is 1.17× slower than PyTorch" in outcome(fakes.passed(candidates=tuple(slow))).sentence
 
 
+def test_a_chosen_candidate_without_evidence_has_not_passed() -> None:
+    blind = [replace(each, verdicts=()) if each.chosen else each for each in fakes.passed().candidates]
+    result = outcome(fakes.passed(candidates=tuple(blind)))
+    assert result.state == "failed"
+    assert "was never checked" in result.sentence
+
+
 def test_commands_survive_a_path_with_spaces() -> None:
     assert (
         "segship predict 'my engine.engine' photo.jpg"
         in Page(render(fakes.passed(), fakes.manifest(), [], engine="my engine.engine")).text
     )
+
+
+@pytest.mark.parametrize(
+    "candidates",
+    [
+        (),
+        (Candidate(name="openvino int8", backend="openvino", precision="int8", skipped="not installed"),),
+        (Candidate(name="openvino int8", backend="openvino", precision="int8", chosen=True),),
+        tuple(replace(each, metric=math.nan, agreement=math.nan) for each in fakes.passed().candidates),
+        tuple(replace(each, metric=50.0, image_ms=1.0, network_ms=1.0) for each in fakes.passed().candidates),
+    ],
+)
+@pytest.mark.parametrize("max_drop", [0.0, 1.0])
+def test_poor_deployments_still_become_a_page(candidates: tuple[Candidate, ...], max_drop: float) -> None:
+    assert Page(render(fakes.passed(candidates=candidates, max_drop=max_drop, seconds={}, notes=()), None, [])).text

@@ -63,7 +63,11 @@ def build(source: Model, into: Path) -> Built:
 
 def _precision(module: torch.nn.Module) -> PrecisionReport:
     weighted = ("Conv2d", "ConvTranspose2d", "Linear")
-    layers = tuple(LayerPrecision(name, type(part).__name__, "fp32") for name, part in module.named_modules() if type(part).__name__ in weighted)
+    layers = tuple(
+        LayerPrecision(name, type(part).__name__, "fp32")
+        for name, part in module.named_modules()
+        if type(part).__name__ in weighted
+    )
     return PrecisionReport({"fp32": len(layers)}, {"fp32": len(layers)}, layers, ())
 
 

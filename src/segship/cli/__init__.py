@@ -50,7 +50,9 @@ def _run(words: list[str]) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        return _failed(f"the disk is full ({error.filename or 'no space left'}): free some space and run the command again", 2, words)
+        return _failed(
+            f"the disk is full ({error.filename or 'no space left'}): free some space and run the command again", 2, words
+        )
 
 
 def _failed(sentence: str, code: int, words: list[str]) -> int:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
     from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 
 class Console:
@@ -37,7 +37,13 @@ class Console:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         if self._bars is None:
-            columns = (SpinnerColumn(), TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description:<28}"),
+                BarColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
             self._bars = Progress(*columns, console=RichConsole(stderr=True), transient=False)
             self._bars.start()
         if stage not in self._tasks:
@@ -73,7 +79,12 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(row: list[str]) -> str:
-        cells = [cell.ljust(width) if index == 0 else cell.rjust(width) for index, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         return "  ".join(cells).rstrip()
 
-    return "\n".join(["  " + line(header), "  " + "-" * (sum(widths) + 2 * (len(widths) - 1)), *("  " + line(row) for row in rows)])
+    return "\n".join(
+        ["  " + line(header), "  " + "-" * (sum(widths) + 2 * (len(widths) - 1)), *("  " + line(row) for row in rows)]
+    )

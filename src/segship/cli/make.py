@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("segship-demo"), show_default=True, help="Folder to work in.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("segship-demo"), show_default=True, help="Folder to work in."
+)
 @options.as_json
 def demo(output: Path, as_json: bool) -> int:
     """The main job on the embedded example: no download, no GPU, about two minutes."""
@@ -39,8 +41,12 @@ def demo(output: Path, as_json: bool) -> int:
 @options.data
 @click.option("--backend", default="auto", show_default=True, help="auto tries every backend that works here.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "fp16", "int8"]), default="auto", show_default=True)
-@click.option("--max-drop", type=click.FloatRange(0, 100), default=0.5, show_default=True, help="Points of mIoU that may be lost.")
-@click.option("--size", type=click.Choice(["auto", "free"]), default="auto", show_default=True, help="free: any image size, always.")
+@click.option(
+    "--max-drop", type=click.FloatRange(0, 100), default=0.5, show_default=True, help="Points of mIoU that may be lost."
+)
+@click.option(
+    "--size", type=click.Choice(["auto", "free"]), default="auto", show_default=True, help="free: any image size, always."
+)
 @click.option("--calibration-images", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--evaluation-images", type=click.IntRange(1), default=100, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Engine directory; default: NAME.engine here.")
@@ -150,7 +156,9 @@ def export(checkpoint: Path, output: Path, image_size: str | None, logits: bool,
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Engine directory; default: NAME.engine here.")
 @options.facts
 @options.as_json
-def build(checkpoint: Path, backend: str, image_size: str | None, output: Path | None, facts: tuple[str, ...], as_json: bool) -> None:
+def build(
+    checkpoint: Path, backend: str, image_size: str | None, output: Path | None, facts: tuple[str, ...], as_json: bool
+) -> None:
     """Build an FP32 engine of CHECKPOINT without data: nothing is judged (deploy does that)."""
     from segship.pipeline import build as run
     from segship.pipeline import export as export_graph

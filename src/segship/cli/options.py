@@ -14,7 +14,9 @@ from segship.core.errors import BadArgument
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else there.")
-threads = click.option("--threads", type=click.IntRange(1, 256), help="Processor threads; default: all cores this process may use.")
+threads = click.option(
+    "--threads", type=click.IntRange(1, 256), help="Processor threads; default: all cores this process may use."
+)
 facts = click.option(
     "--fact",
     "facts",

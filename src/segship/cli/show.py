@@ -92,7 +92,14 @@ def doctor(as_json: bool) -> None:
         found[name] = {"works": problem is None, "version": None if problem else backend.version(), "problem": problem}
     here = processor()
     if as_json:
-        say_json({"segship": __version__, "python": platform.python_version(), "processor": msgspec.to_builtins(here), "backends": found})
+        say_json(
+            {
+                "segship": __version__,
+                "python": platform.python_version(),
+                "processor": msgspec.to_builtins(here),
+                "backends": found,
+            }
+        )
         return
     say(f"segship {__version__}, Python {platform.python_version()}")
     say(f"processor  {here.model}, {here.cores} cores, {' '.join(here.instruction_sets) or 'no vector extensions known'}")

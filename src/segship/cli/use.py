@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 @click.command()
 @options.path_argument("engine")
 @options.path_argument("images", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("segship-out"), show_default=True, help="Folder for the results.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("segship-out"),
+    show_default=True,
+    help="Folder for the results.",
+)
 @click.option("--overlay/--no-overlay", default=True, help="Write the overlay picture beside the label map.")
 @options.threads
 @options.as_json
@@ -49,7 +56,9 @@ def _refuse_same_names(images: tuple[Path, ...]) -> None:
             raise BadArgument(f"{other} and {image} would write the same result files: run them with two output folders")
 
 
-def _write_result(predictor: Predictor, image: Path, pixels: Any, prediction: SemanticMap, output: Path, overlay: bool) -> dict[str, Any]:
+def _write_result(
+    predictor: Predictor, image: Path, pixels: Any, prediction: SemanticMap, output: Path, overlay: bool
+) -> dict[str, Any]:
     import json
 
     from segship.results import class_shares, label_image, picture_bytes
@@ -96,7 +105,9 @@ def evaluate(model: Path, data: Path, facts: tuple[str, ...], threads: int | Non
 
 @click.command()
 @options.path_argument("engine")
-@click.option("--against", type=click.Path(path_type=Path), help="The checkpoint that the engine was made of: PyTorch is the reference.")
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="The checkpoint that the engine was made of: PyTorch is the reference."
+)
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of images; default: noise, for the invariance tests alone.")
 @click.option("--max-drop", type=click.FloatRange(0, 100), default=0.5, show_default=True)
 @options.facts
@@ -115,7 +126,11 @@ def verify(engine: Path, against: Path | None, data: Path | None, max_drop: floa
         say(f"{'holds ' if verdict.passed else 'BROKEN'}  {verdict.level}: {verdict.title} ({verdict.images} images)")
         for quantity, value in verdict.measured.items():
             limit = next((limit for limit in verdict.limits if limit.quantity == quantity), None)
-            bound = "" if limit is None else f"  limit {limit.at_most if limit.at_most is not None else limit.at_least:g}: {limit.reason}"
+            bound = (
+                ""
+                if limit is None
+                else f"  limit {limit.at_most if limit.at_most is not None else limit.at_least:g}: {limit.reason}"
+            )
             say(f"          {quantity:<22} {value:10.4g}{bound}")
         for note in verdict.notes:
             say(f"          note: {note}")
@@ -125,19 +140,29 @@ def verify(engine: Path, against: Path | None, data: Path | None, max_drop: floa
 @click.command()
 @options.path_argument("engines", nargs=-1, required=True)
 @click.option("--against", type=click.Path(path_type=Path), help="A checkpoint: PyTorch eager takes part.")
-@click.option("--image", type=click.Path(path_type=Path), help="The image to run; default: noise of the engine's size, or 512 x 512.")
+@click.option(
+    "--image", type=click.Path(path_type=Path), help="The image to run; default: noise of the engine's size, or 512 x 512."
+)
 @click.option("--rounds", type=click.IntRange(3, 1000), default=7, show_default=True)
 @options.facts
 @options.threads
 @options.as_json
 def bench(
-    engines: tuple[Path, ...], against: Path | None, image: Path | None, rounds: int, facts: tuple[str, ...], threads: int | None, as_json: bool
+    engines: tuple[Path, ...],
+    against: Path | None,
+    image: Path | None,
+    rounds: int,
+    facts: tuple[str, ...],
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Time ENGINES side by side, in turns: the network alone, and image file to mask."""
     from segship.evaluation import bench as run
 
     with Console() as progress:
-        timings = run(list(engines), against, image, rounds=rounds, threads=threads, facts=options.parsed_facts(facts), progress=progress)
+        timings = run(
+            list(engines), against, image, rounds=rounds, threads=threads, facts=options.parsed_facts(facts), progress=progress
+        )
     if as_json:
         import msgspec
 

@@ -12,7 +12,7 @@ from segship.core.precision import Precision, PrecisionPlan
 from segship.core.spec import ModelSpec, Signature
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    import onnx_ir
 
 Stage = Literal["export", "simplify", "fuse", "precision", "legalise"]
 
@@ -37,13 +37,13 @@ WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 class Graph:
     """An ONNX graph, what it takes and gives, and how it came to be. Passes return a new one."""
 
-    ir: ir.Model
+    ir: onnx_ir.Model
     spec: ModelSpec
     signature: Signature
     plan: PrecisionPlan = field(default_factory=lambda: PrecisionPlan("fp32"))
     history: tuple[PassRecord, ...] = ()
 
-    def after(self, ir: ir.Model, record: PassRecord, **changes: Signature | PrecisionPlan) -> Graph:
+    def after(self, ir: onnx_ir.Model, record: PassRecord, **changes: Signature | PrecisionPlan) -> Graph:
         """The graph after one pass: new ONNX, and the record appended to the history."""
         return replace(self, ir=ir, history=(*self.history, record), **changes)  # type: ignore[arg-type]
 
@@ -51,7 +51,8 @@ class Graph:
         """The graph as a serialised ONNX ModelProto (weights inside; protobuf's limit is 2 GiB)."""
         import onnx_ir
 
-        return onnx_ir.to_proto(self.ir).SerializeToString()
+        content: bytes = onnx_ir.to_proto(self.ir).SerializeToString()
+        return content
 
     def asked(self) -> dict[str, Precision]:
         """Precision that the graph asks for at each weighted node, by node name (Conv, ConvTranspose, Gemm, MatMul)."""
@@ -62,7 +63,7 @@ class Graph:
         return sha256(self.to_bytes()).hexdigest()
 
 
-def _asked_of(node: ir.Node) -> Precision:
+def _asked_of(node: onnx_ir.Node) -> Precision:
     """INT8 when both operands come from a DequantizeLinear, else the type of the result."""
     producers = [value.producer() for value in node.inputs[:2] if value is not None]
     if all(producer is not None and producer.op_type == "DequantizeLinear" for producer in producers):

@@ -24,7 +24,9 @@ def tensor_limits(precision: Precision) -> tuple[Limit, ...]:
     if precision == "fp32":
         reason = "FP32 in another order of operations moves labels only at ties; a wrong epsilon or padding moves 0.3 % and more"
         return (Limit(FLIPPED, at_most=_FLOAT_FLIPS, reason=reason),)
-    reason = "quantisation moves labels along borders, a few percent of a busy image; swapped channels or a wrong scale move far more"
+    reason = (
+        "quantisation moves labels along borders, a few percent of a busy image; swapped channels or a wrong scale move far more"
+    )
     return (Limit(FLIPPED_WITH_TIES, at_most=_INT8_FLIPS, reason=reason),)
 
 
@@ -47,5 +49,9 @@ def invariance_limits(precision: Precision) -> tuple[Limit, ...]:
         Limit(BATCH, at_most=share, reason=kernels),
         Limit(ORDER, at_most=share, reason=kernels),
         Limit(SHAPE_THERE_AND_BACK, at_most=0.0, reason="no state may stay behind from another shape"),
-        Limit(OTHER_SHAPE, at_most=share if precision == "fp32" else _INT8_FLIPS / 100, reason=f"beside PyTorch at that shape: {kernels}"),
+        Limit(
+            OTHER_SHAPE,
+            at_most=share if precision == "fp32" else _INT8_FLIPS / 100,
+            reason=f"beside PyTorch at that shape: {kernels}",
+        ),
     )

@@ -130,18 +130,24 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it was not tried or cannot be chosen: one sentence each, none when it can."""
-        broken = [f"{verdict.level} broken: {limit.quantity} is {verdict.measured.get(limit.quantity, float('nan')):.4g}, "
-                  f"allowed {'at most' if limit.at_most is not None else 'at least'} "
-                  f"{limit.at_most if limit.at_most is not None else limit.at_least:g}"
-                  for verdict in self.verdicts if not verdict.passed
-                  for limit in verdict.limits if not limit.holds(verdict.measured.get(limit.quantity, float("nan")))]
+        broken = [
+            f"{verdict.level} broken: {limit.quantity} is {verdict.measured.get(limit.quantity, float('nan')):.4g}, "
+            f"allowed {'at most' if limit.at_most is not None else 'at least'} "
+            f"{limit.at_most if limit.at_most is not None else limit.at_least:g}"
+            for verdict in self.verdicts
+            if not verdict.passed
+            for limit in verdict.limits
+            if not limit.holds(verdict.measured.get(limit.quantity, float("nan")))
+        ]
         return (*((self.skipped,) if self.skipped else ()), *broken)
 
     def as_json(self) -> dict[str, object]:
         """Plain values without the raw samples and per-image scores."""
         plain = msgspec.to_builtins(self)
         plain.pop("timings")
-        plain["verdicts"] = [{"level": v.level, "passed": v.passed, "measured": v.measured, "interval": v.interval} for v in self.verdicts]
+        plain["verdicts"] = [
+            {"level": v.level, "passed": v.passed, "measured": v.measured, "interval": v.interval} for v in self.verdicts
+        ]
         return {**plain, "reasons": list(self.reasons)}
 
 

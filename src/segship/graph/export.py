@@ -130,7 +130,9 @@ def check_export(graph: Graph, module: torch.nn.Module, open_session: Callable[[
         worst = max(worst, float(np.abs(found - expected).max() / (expected.std() + 1e-12)))
     session.close()
     if not worst <= limit:
-        raise ExportMismatch(f"the exported graph differs from PyTorch by {worst:.2e} standard deviations, allowed are {limit:.0e}")
+        raise ExportMismatch(
+            f"the exported graph differs from PyTorch by {worst:.2e} standard deviations, allowed are {limit:.0e}"
+        )
     return worst
 
 

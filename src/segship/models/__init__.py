@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from segship.models import family, segformer, unet
 from segship.models.family import Family, Model
 
-FAMILIES: tuple[Family, ...] = (unet, segformer)
+FAMILIES = cast(tuple[Family, ...], (unet, segformer))  # modules satisfy the protocol, mypy cannot see it
 
 __all__ = ["FAMILIES", "Family", "Model", "build_module", "load_model"]
 
@@ -23,5 +23,5 @@ def load_model(path: Path | str, **facts: Any) -> Model:
 
 def build_module(family_name: str, hyperparameters: Mapping[str, Any]) -> torch.nn.Module:
     """The network of a family without weights."""
-    (chosen,) = [candidate for candidate in FAMILIES if candidate.NAME == family_name]
+    (chosen,) = [candidate for candidate in FAMILIES if family_name == candidate.NAME]
     return chosen.build(hyperparameters)

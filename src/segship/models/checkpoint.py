@@ -93,7 +93,9 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 
 def _weight_file(path: Path) -> Path:
     if not path.exists():
-        raise BadCheckpoint(f"no checkpoint at {path}: give the path of a .pth, .pt, .bin or .safetensors file, or a model folder")
+        raise BadCheckpoint(
+            f"no checkpoint at {path}: give the path of a .pth, .pt, .bin or .safetensors file, or a model folder"
+        )
     if path.is_file():
         if path.stat().st_size == 0:
             raise BadCheckpoint(f"{path} is empty: download or copy the checkpoint again")
@@ -101,7 +103,9 @@ def _weight_file(path: Path) -> Path:
     for name in _WEIGHT_FILES:
         if (path / name).is_file():
             return path / name
-    raise BadCheckpoint(f"the folder {path} holds none of {', '.join(_WEIGHT_FILES)}: give a checkpoint file or a Hugging Face model folder")
+    raise BadCheckpoint(
+        f"the folder {path} holds none of {', '.join(_WEIGHT_FILES)}: give a checkpoint file or a Hugging Face model folder"
+    )
 
 
 def _is_safetensors(file: Path) -> bool:
@@ -122,7 +126,9 @@ def _read_torch(file: Path) -> dict[str, Any]:
         raise BadCheckpoint(_refusal(file, error)) from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError, ValueError, ... for broken files
         first_line = str(error).partition("\n")[0].partition(". ")[0]
-        raise BadCheckpoint(f"{file} is no intact PyTorch file ({first_line or type(error).__name__}): download or copy it again") from error
+        raise BadCheckpoint(
+            f"{file} is no intact PyTorch file ({first_line or type(error).__name__}): download or copy it again"
+        ) from error
     if not isinstance(content, dict):
         raise BadCheckpoint(f"{file} holds a {type(content).__name__}, expected a state dict: save model.state_dict() instead")
     return content

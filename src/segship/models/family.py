@@ -70,7 +70,7 @@ def _family_of(checkpoint: Checkpoint, families: list[Family], forced: str | Non
         raise BadArgument(f"no family {forced!r}: the families are {', '.join(names)}")
     claiming = [family for family in families if family.claims(checkpoint)]
     if forced is not None:
-        claiming = [family for family in claiming if family.NAME == forced]
+        claiming = [family for family in claiming if forced == family.NAME]
     if len(claiming) == 1:
         return claiming[0]
     some_keys = ", ".join(list(checkpoint.tensors)[:3])

@@ -50,7 +50,9 @@ def paint_bollard(painter: Painter, item: Item) -> None:
         return
     foot, head = (painter.camera.project((item.x, y, item.z)) for y in (0.05, 0.95))
     painter.stroke(foot, head, 0.16 * scale, _metal(painter, dice, item.z), Tag(POLE))
-    painter.stroke(head, (head[0], head[1] + 0.15 * scale), 0.18 * scale, painter.weather.seen((206, 200, 190), _TO_CAMERA, item.z))
+    painter.stroke(
+        head, (head[0], head[1] + 0.15 * scale), 0.18 * scale, painter.weather.seen((206, 200, 190), _TO_CAMERA, item.z)
+    )
 
 
 def paint_sign(painter: Painter, item: Item) -> None:

@@ -97,7 +97,8 @@ def paint_car(painter: Painter, item: Item) -> None:
     dice, tag = Dice(item.key, 1), painter.new_thing(CAR)
     paint = dice.pick(_PAINTS)
     under = [
-        frame.place(a * 0.97, w, 0.02) for a, w in ((-half, -body.half), (half, -body.half), (half, body.half), (-half, body.half))
+        frame.place(a * 0.97, w, 0.02)
+        for a, w in ((-half, -body.half), (half, -body.half), (half, body.half), (-half, body.half))
     ]
     painter.polygon(painter.camera.polygon(under), painter.weather.seen((22, 22, 25), (0.0, 1.0, 0.0), item.z))
     detailed = painter.camera.scale(item.z) * body.roof > _DETAILED_CAR_PX

@@ -34,7 +34,8 @@ def decide(logits: NDArray[np.float32], threshold: float | None) -> LabelArray:
     if logits.shape[0] == 1:
         # sigmoid(x) > t  <=>  x > log(t / (1 - t)), without the exponential of every pixel
         limit = 0.5 if threshold is None else threshold
-        return (logits[0] > np.log(limit / (1 - limit))).astype(np.uint8)
+        above: LabelArray = (logits[0] > np.log(limit / (1 - limit))).astype(np.uint8)
+        return above
     labels: LabelArray = np.argmax(logits, axis=0).astype(label_dtype(logits.shape[0]))
     return labels
 

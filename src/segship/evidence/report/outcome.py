@@ -122,7 +122,8 @@ def _broken_limit(verdict: Verdict, limit: Limit) -> str:
 
 
 def _holds(candidate: Candidate) -> bool:
-    return all(candidate.verdicts)
+    """Whether it was checked and every verdict holds: without evidence nothing is right."""
+    return bool(candidate.verdicts) and all(candidate.verdicts)
 
 
 def _fastest_tried(deployment: Deployment, reference: Candidate | None) -> Candidate | None:
@@ -139,7 +140,9 @@ def _sentence(deployment: Deployment, reference: Candidate | None, chosen: Candi
     pace, facts = _pace(speed(reference, chosen)), _facts(deployment, reference, chosen)
     name = words.headline_name(chosen)
     if state == "failed":
-        start = f"{name} failed its checks" + (f", although it {pace}" if pace else "")
+        start = f"{name} {'failed its checks' if chosen.verdicts else 'was never checked'}" + (
+            f", although it {pace}" if pace else ""
+        )
         return f"{start}: {', '.join(facts)}." if facts else f"{start}."
     start = f"{name} {pace}" if pace else f"{name} passed its checks"
     return f"{start}: {', '.join(facts)}." if facts else f"{start}."

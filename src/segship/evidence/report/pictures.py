@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image, ImageFilter
 
 from segship.core.errors import BadArgument
 from segship.core.image import ImageArray
@@ -21,8 +21,9 @@ _WIDEST = 480
 """Longer side of a picture in the page, pixels: sharp at half that size on a dense screen, about 25 kB."""
 _QUALITY = 72
 _BOOST = 4.0
-"""How much stronger than true a differing pixel is drawn in the small picture, where alone it would be lost; it also gets
-a rim of one small pixel."""
+"""How much stronger than true a differing pixel is drawn in the small picture, where alone it would be lost."""
+_RIM = 0.4
+"""Strength of the rim that it gets for the same reason, one small pixel wide."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,11 @@ def example_picture(
 
 def _visible(differs: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.float32]:
     """Strength of the mark in the small picture, (h, w) from 0 to 1."""
-    share = Image.fromarray(differs * np.uint8(255)).resize(size, Image.Resampling.BOX)
-    strong = share.point(lambda value: min(255, value * _BOOST))
-    rim = strong.filter(ImageFilter.MaxFilter(3)).point(lambda value: value * 0.4)
-    return np.asarray(ImageChops.lighter(strong, rim), np.float32) / np.float32(255)
+    share = np.asarray(Image.fromarray(differs.astype(np.float32)).resize(size, Image.Resampling.BOX))
+    strong = np.minimum(share * np.float32(_BOOST), np.float32(1))
+    rim = Image.fromarray((strong * 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(3))
+    visible: NDArray[np.float32] = np.maximum(strong, np.asarray(rim, np.float32) * np.float32(_RIM / 255))
+    return visible
 
 
 def _either(first: list[Entry], second: list[Entry]) -> list[Entry]:

@@ -45,10 +45,11 @@ def backend_name(backend: str) -> str:
 
 
 def candidate_name(name: str) -> str:
-    """``OpenVINO INT8`` from ``openvino int8``; a candidate with a name of its own keeps it."""
-    backend, _, precision = name.partition(" ")
-    known = _BACKENDS.get(backend.lower())
-    return f"{known} {precision.upper()}" if known and precision.isalnum() else name
+    """``OpenVINO INT8`` from ``openvino int8``, also before a comma; a candidate with a name of its own keeps it."""
+    known, comma, rest = name.partition(",")
+    backend, _, precision = known.partition(" ")
+    official = _BACKENDS.get(backend.lower())
+    return f"{official} {precision.upper()}{comma}{rest}" if official and precision.isalnum() else name
 
 
 def headline_name(candidate: Candidate) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,16 +53,22 @@ def new_node(
     return node
 
 
-def weighted_downstream(node: ir.Node, kinds: Sequence[str]) -> bool:
-    """Whether any node of ``kinds`` uses, directly or not, what ``node`` computes."""
+def drop_unused_constants(graph: ir.Graph) -> None:
+    """Remove initializers that no node reads any more."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+
+
+def reaches(node: ir.Node, kinds: Collection[str]) -> bool:
+    """Whether a node of one of ``kinds`` uses, directly or not, what ``node`` computes."""
     seen: set[ir.Node] = set()
     waiting = list(node.successors())
     while waiting:
         current = waiting.pop()
-        if current in seen:
-            continue
         if current.op_type in kinds:
             return True
-        seen.add(current)
-        waiting.extend(current.successors())
+        if current not in seen:
+            seen.add(current)
+            waiting.extend(current.successors())
     return False

@@ -36,15 +36,13 @@ def _hoist(graph: ir.Graph, conv: ir.Node) -> bool:
     if weight is None or len(concat.outputs[0].uses()) != 1 or not _fits(weight, parts):
         return False
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
-    shares, begin = [], 0
-    for index, part in enumerate(parts):
-        channels = _channels(part)
-        share = np.ascontiguousarray(weight[:, begin : begin + channels])
-        begin += channels
-        shares.append(_share(graph, conv, part, share, index, bias if index == len(parts) - 1 else None))
+    shares: list[ir.Value] = []
+    ends = np.cumsum([_channels(part) for part in parts])
+    for index, (part, kernel) in enumerate(zip(parts, np.split(weight, ends[:-1], axis=1), strict=True)):
+        shares.append(_share(graph, conv, part, kernel, index, bias if index == len(parts) - 1 else None))
     total = shares[0]
-    for index, share in enumerate(shares[1:]):
-        add = _node(conv, "Add", [total, share], f"sum{index}")
+    for index, following in enumerate(shares[1:]):
+        add = _node(conv, "Add", [total, following], f"sum{index}")
         graph.insert_before(conv, add)
         total = add.outputs[0]
     conv.outputs[0].replace_all_uses_with(total)
@@ -97,7 +95,9 @@ def _share(graph: ir.Graph, conv: ir.Node, part: ir.Value, weight: np.ndarray, i
     graph.insert_before(conv, pointwise)
     if resize is None:
         return pointwise.outputs[0]
-    copy = ir.node("Resize", [pointwise.outputs[0], *resize.inputs[1:]], attributes=resize.attributes, name=f"{resize.name}/hoisted")
+    copy = ir.node(
+        "Resize", [pointwise.outputs[0], *resize.inputs[1:]], attributes=resize.attributes, name=f"{resize.name}/hoisted"
+    )
     copy.metadata_props.update(resize.metadata_props)
     copy.outputs[0].name = f"{resize.outputs[0].name}/hoisted"
     copy.outputs[0].dtype, copy.outputs[0].shape = resize.outputs[0].dtype, resize.outputs[0].shape
@@ -109,7 +109,11 @@ def _merge_into_linear(graph: ir.Graph, conv: ir.Node) -> bool:
     """``Conv1x1(Reshape(Transpose(Add(MatMul(x, W), b))))`` of equal width: the convolution goes into W and b."""
     chain = _linear_before(conv)
     kernel = _constant(conv.inputs[1])
-    if chain is None or kernel is None or len(conv.inputs) > 2 and conv.inputs[2] is not None and _constant(conv.inputs[2]) is None:
+    if (
+        chain is None
+        or kernel is None
+        or (len(conv.inputs) > 2 and conv.inputs[2] is not None and _constant(conv.inputs[2]) is None)
+    ):
         return False
     matmul, add = chain
     weight, bias = _constant(matmul.inputs[1]), _constant(add.inputs[1])
@@ -118,7 +122,9 @@ def _merge_into_linear(graph: ir.Graph, conv: ir.Node) -> bool:
         return False
     outer = _constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
     merged_bias = square @ bias.astype(np.float64) + (0 if outer is None else outer)
-    matmul.replace_input_with(1, _initializer(graph, f"{matmul.name}/merged.weight", (weight.astype(np.float64) @ square.T).astype(np.float32)))
+    matmul.replace_input_with(
+        1, _initializer(graph, f"{matmul.name}/merged.weight", (weight.astype(np.float64) @ square.T).astype(np.float32))
+    )
     add.replace_input_with(1, _initializer(graph, f"{add.name}/merged.bias", merged_bias.astype(np.float32)))
     conv.outputs[0].replace_all_uses_with(conv.inputs[0])
     graph.remove(conv, safe=True)
@@ -147,7 +153,9 @@ def _constant(value: ir.Value | None) -> np.ndarray | None:
 
 
 def _initializer(graph: ir.Graph, name: str, content: np.ndarray) -> ir.Value:
-    value = ir.Value(name=name, shape=ir.Shape(content.shape), type=ir.TensorType(ir.DataType.FLOAT), const_value=ir.tensor(content, name=name))
+    value = ir.Value(
+        name=name, shape=ir.Shape(content.shape), type=ir.TensorType(ir.DataType.FLOAT), const_value=ir.tensor(content, name=name)
+    )
     graph.register_initializer(value)
     return value
 

@@ -18,7 +18,7 @@ from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
 from segship.core.precision import PrecisionPlan
 from segship.graph.histogram import Range
-from segship.graph.passes.edit import constant, constant_of, module_path, new_node, successors_of_kinds
+from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, module_path, new_node
 
 NAME = "insert_qdq"
 
@@ -48,12 +48,14 @@ def insert_qdq(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan) -
     values = _chosen_values(model.graph, nodes)
     missing = sorted(value.name or "" for value in values if value.name not in ranges)
     if missing:
-        raise BuildFailed(f"{len(missing)} tensors have no calibrated range (the first: {missing[0]}): calibrate this graph again")
+        raise BuildFailed(
+            f"{len(missing)} tensors have no calibrated range (the first: {missing[0]}): calibrate this graph again"
+        )
+    sources = [_source(node.inputs[0]) for node in nodes]
     scales = {value: _insert_pair(model.graph, value, ranges[value.name or ""]) for value in values}
-    for node in nodes:
-        _quantise_weight(model.graph, node, scales)
-    model.graph.sort()
-    _drop_unused_weights(model.graph)
+    for node, source in zip(nodes, sources, strict=True):
+        _quantise_weight(model.graph, node, scales[source] if source is not None else 1.0)
+    drop_unused_constants(model.graph)
     options = {"nodes": str(len(nodes)), "tensors": str(len(values))}
     return graph.after(model, PassRecord(NAME, "precision", options, changed=bool(nodes)), plan=plan)
 
@@ -144,16 +146,13 @@ def _insert_pair(graph: ir.Graph, value: ir.Value, bounds: Range) -> float:
     return float(scale)
 
 
-def _quantise_weight(graph: ir.Graph, node: ir.Node, scales: Mapping[ir.Value, float]) -> None:
+def _quantise_weight(graph: ir.Graph, node: ir.Node, input_scale: float) -> None:
     """Replace the weight by INT8 content and a DequantizeLinear with one scale per output channel."""
     weight = constant_of(node.inputs[1])
     assert weight is not None
     axis = _output_channel_axis(node, weight)
-    scale = _weight_scale(weight, axis)
     bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    if bias is not None and bias.size == scale.size:
-        source = _source(_undone(node.inputs[0]))
-        scale = np.maximum(scale, _scale_for_bias(bias, scales[source] if source in scales else 1.0))
+    scale = weight_scale(weight, axis, bias, input_scale)
     shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
     content = np.clip(np.rint(weight / scale.reshape(shape)), -_WEIGHT_LEVELS, _WEIGHT_LEVELS).astype(np.int8)
     inputs = [
@@ -172,3 +171,30 @@ def _quantise_weight(graph: ir.Graph, node: ir.Node, scales: Mapping[ir.Value, f
     )
     graph.insert_before(node, up)
     node.replace_input_with(1, up.outputs[0])
+
+
+def weight_scale(
+    weight: NDArray[np.float32], axis: int, bias: NDArray[np.float32] | None, input_scale: float
+) -> NDArray[np.float32]:
+    """One scale per output channel, shape (channels,).
+
+    Runtimes turn the float bias into int32 with the scale ``input_scale * weight scale``. In a channel whose weights are
+    almost nothing (weight decay makes such channels) that would overflow, so there the scale grows with the bias; what
+    the channel's weights lose is below the bias's own rounding.
+    """
+    others = tuple(index for index in range(weight.ndim) if index != axis)
+    scale = np.abs(weight).max(axis=others).astype(np.float64) / _WEIGHT_LEVELS
+    if bias is not None and bias.size == scale.size:
+        scale = np.maximum(scale, np.abs(bias.reshape(-1)) / (input_scale * _BIAS_LEVELS))
+    scale[scale <= np.finfo(np.float32).tiny] = 1.0
+    return scale.astype(np.float32)
+
+
+def _output_channel_axis(node: ir.Node, weight: NDArray[np.float32]) -> int:
+    """Conv weights are (out, in, ...), ConvTranspose's (in, out, ...), MatMul's (..., in, out); Gemm's may be transposed."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1
+    transposed = node.attributes.get("transB")
+    return 0 if node.op_type == "Gemm" and transposed is not None and transposed.as_int() else weight.ndim - 1

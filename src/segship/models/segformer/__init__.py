@@ -25,7 +25,7 @@ from segship.models.family import classes_or_assumed
 from segship.models.keys import count, has_all
 from segship.models.segformer import huggingface
 from segship.models.segformer.network import SegFormer
-from segship.models.segformer.variants import encoder_name, published_variant
+from segship.models.segformer.variants import Defaults, encoder_name, published_variant
 
 NAME = "segformer"
 
@@ -70,7 +70,7 @@ def read(checkpoint: Checkpoint, facts: Facts) -> tuple[ModelSpec, Tensors]:
         n_outputs = shape_of(tensors, "decode_head.linear_pred.bias", 1)[0]
         defaults = published_variant(encoder_name(tensors), n_outputs, facts.variant)
     assumed = [assumption for assumption in defaults.assumed if getattr(facts, assumption.fact, None) is None]
-    hyperparameters = _hyperparameters(tensors, facts, defaults.layer_norm_eps, assumed)
+    hyperparameters = _hyperparameters(tensors, facts, defaults, assumed)
     n_classes = hyperparameters["n_classes"]
     names = facts.classes or defaults.classes or _meta_classes(checkpoint, n_classes)
     spec = ModelSpec(
@@ -95,7 +95,7 @@ def read(checkpoint: Checkpoint, facts: Facts) -> tuple[ModelSpec, Tensors]:
     return spec, tensors
 
 
-def _hyperparameters(tensors: Tensors, facts: Facts, eps: float, assumed: list[Assumption]) -> dict[str, Any]:
+def _hyperparameters(tensors: Tensors, facts: Facts, defaults: Defaults, assumed: list[Assumption]) -> dict[str, Any]:
     dims = [shape_of(tensors, f"backbone.patch_embed{stage}.proj.weight", 4)[0] for stage in (1, 2, 3, 4)]
     first_blocks = [f"backbone.block{stage}.0" for stage in (1, 2, 3, 4)]
     reductions = [f"{block}.attn.sr.weight" for block in first_blocks]
@@ -107,7 +107,7 @@ def _hyperparameters(tensors: Tensors, facts: Facts, eps: float, assumed: list[A
         "hidden": [shape_of(tensors, f"{block}.mlp.fc1.weight", 2)[0] for block in first_blocks],
         "sr_ratios": [shape_of(tensors, key, 4)[3] if key in tensors else 1 for key in reductions],
         "head_width": shape_of(tensors, "decode_head.linear_pred.weight", 4)[1],
-        "layer_norm_eps": facts.layer_norm_eps if facts.layer_norm_eps is not None else eps,
+        "layer_norm_eps": facts.layer_norm_eps if facts.layer_norm_eps is not None else defaults.layer_norm_eps,
     }
 
 
@@ -146,4 +146,3 @@ def _meta_palette(checkpoint: Checkpoint, n_classes: int) -> tuple[tuple[int, in
         return msgspec.convert(palette, tuple[tuple[int, int, int], ...])
     except msgspec.ValidationError:
         return None
-

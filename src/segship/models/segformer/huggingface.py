@@ -91,7 +91,10 @@ def defaults(checkpoint: Checkpoint) -> Defaults:
     assumed = []
     if processor is None:
         source = "transformers SegformerImageProcessor, its defaults (no preprocessor_config.json beside the weights)"
-        assumed = [Assumption(fact, value, source) for fact, value in (("resize", "512 x 512"), ("mean", "ImageNet"), ("std", "ImageNet"))]
+        assumed = [
+            Assumption(fact, value, source)
+            for fact, value in (("resize", "512 x 512"), ("mean", "ImageNet"), ("std", "ImageNet"))
+        ]
         processor = {}
     encoder = encoder_name(official_tensors(checkpoint.tensors))
     return Defaults(
@@ -103,6 +106,7 @@ def defaults(checkpoint: Checkpoint) -> Defaults:
         mean=_on_255(processor, "image_mean", IMAGENET_MEAN),
         std=_on_255(processor, "image_std", IMAGENET_STD),
         layer_norm_eps=1e-5,
+        num_heads=_heads(config),
         exif_orientation=False,
         classes=_classes(config),
         assumed=tuple(assumed),
@@ -116,7 +120,9 @@ def _resize(processor: dict[str, Any]) -> Resize:
     height, width = (size["height"], size["width"]) if isinstance(size, dict) and "height" in size else (size, size)
     whole = isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
     if not whole or processor.get("resample", 2) != 2:
-        raise BadCheckpoint(f"preprocessor_config.json asks for size {size}, resample {processor.get('resample')}: state the fact resize")
+        raise BadCheckpoint(
+            f"preprocessor_config.json asks for size {size}, resample {processor.get('resample')}: state the fact resize"
+        )
     return ExactResize((height, width), "pil_bilinear")
 
 
@@ -130,6 +136,11 @@ def _on_255(processor: dict[str, Any], name: str, default: tuple[float, ...]) ->
         found = f"preprocessor_config.json has {name} {values}"
         raise BadCheckpoint(f"{found}, expected three numbers (std above 0): mend it or state the fact {name[6:]}")
     return tuple(255 * value for value in values)
+
+
+def _heads(config: dict[str, Any]) -> tuple[int, ...] | None:
+    heads = config.get("num_attention_heads")
+    return tuple(heads) if isinstance(heads, list) and len(heads) == 4 and all(isinstance(n, int) for n in heads) else None
 
 
 def _classes(config: dict[str, Any]) -> tuple[str, ...] | None:

@@ -38,6 +38,7 @@ class Defaults:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layer_norm_eps: float
+    num_heads: tuple[int, ...] | None
     exif_orientation: bool
     classes: tuple[str, ...] | None
     assumed: tuple[Assumption, ...]
@@ -58,7 +59,9 @@ def published_variant(encoder: str, n_classes: int, wanted: str | None) -> Defau
     names = {150: "ade", 19: "city"}
     data = names.get(n_classes, "ade") if wanted is None else wanted.rpartition("-")[2]
     if data not in ("ade", "city") or (wanted is not None and wanted not in (data, f"segformer-{encoder}-{data}")):
-        raise BadArgument(f"no variant {wanted!r}: the variants of this checkpoint are segformer-{encoder}-ade and segformer-{encoder}-city")
+        raise BadArgument(
+            f"no variant {wanted!r}: the variants of this checkpoint are segformer-{encoder}-ade and segformer-{encoder}-city"
+        )
     short = 640 if encoder == "b5" else 512
     resize = FitResize(2048, 1024, "cv2_linear") if data == "city" else FitResize(4 * short, short, "cv2_linear", divisor=32)
     slide = Slide(crop=(1024, 1024), stride=(768, 768)) if data == "city" else None
@@ -67,7 +70,13 @@ def published_variant(encoder: str, n_classes: int, wanted: str | None) -> Defau
     source = f"NVlabs/SegFormer local_configs segformer.{encoder}.{size}.160k.py"
     if not published:
         source += " (nearest published configuration: state the facts that differ)"
-    values = {"resize": resize, "test_mode": "slide 1024 by 768" if slide else "whole", "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "layer_norm_eps": 1e-6}
+    values = {
+        "resize": resize,
+        "test_mode": "slide 1024 by 768" if slide else "whole",
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "layer_norm_eps": 1e-6,
+    }
     return Defaults(
         name=f"segformer-{encoder}-{data}" if published else f"segformer-{encoder}-c{n_classes}",
         layout="NVlabs",
@@ -77,6 +86,7 @@ def published_variant(encoder: str, n_classes: int, wanted: str | None) -> Defau
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         layer_norm_eps=1e-6,
+        num_heads=None,
         exif_orientation=True,  # mmcv.imread: OpenCV's IMREAD_COLOR applies it
         classes=None,
         assumed=tuple(Assumption(fact, str(value), source) for fact, value in values.items()),

@@ -1,0 +1,190 @@
+"""Measure the speed of the two families at their usual sizes and write docs/performance.md.
+
+    .venv/bin/python benchmarks/performance.py            (about five minutes on two cores; nothing else should run)
+
+All candidates of one network are timed in one run, in turns; every ratio is between medians of that run. Weights are random
+(speed does not depend on them), scenes are the calibration images, INT8 is what `segship deploy` would build.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segship.backends import load_backend
+from segship.core.environment import available_threads
+from segship.core.spec import Size
+from segship.datasets import Sample
+from segship.evidence.measure import Schedule, measure
+from segship.evidence.records import Timing
+from segship.judging import REFERENCE, machine, timed_run
+from segship.models import build_module
+from segship.pipeline import build, export, load_model
+from segship.predictor import Predictor, load_engine
+from segship.quantiser import Quantiser
+from segship.scenes import write_dataset
+
+ROOT = Path(__file__).parents[1]
+BACKENDS = ("onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A published network at its usual input size."""
+
+    title: str
+    family: str
+    hyperparameters: dict[str, Any]
+    facts: dict[str, Any]
+    size: Size
+
+
+NETWORKS = (
+    Network(
+        "UNet, 3 to 2 classes, 64 to 1024 channels, 256 x 256",
+        "unet",
+        {"n_channels": 3, "n_classes": 2, "widths": [64, 128, 256, 512, 1024], "bilinear": False},
+        {"scale": 1.0},
+        (256, 256),
+    ),
+    Network(
+        "SegFormer-B1, 19 classes, 512 x 512",
+        "segformer",
+        {
+            "n_classes": 19,
+            "dims": [64, 128, 320, 512],
+            "depths": [2, 2, 2, 2],
+            "heads": [1, 2, 5, 8],
+            "hidden": [256, 512, 1280, 2048],
+            "sr_ratios": [8, 4, 2, 1],
+            "head_width": 256,
+            "layer_norm_eps": 1e-6,
+        },
+        {"test_mode": "whole", "resize": {"type": "fit", "long": 512, "short": 512, "kernel": "cv2_linear"}},
+        (512, 512),
+    ),
+)
+
+
+def main() -> None:
+    """Measure and write the page."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "performance.md")
+    arguments.add_argument("--rounds", type=int, default=9)
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        sections = [section(network, Path(scratch) / network.family, options.rounds) for network in NETWORKS]
+        sections.append(start_section(Path(scratch)))
+    options.output.write_text("\n".join([head(), *sections]))
+    print(options.output)
+
+
+def head() -> str:
+    """What was measured, and where."""
+    here = machine(available_threads())
+    packages = ", ".join(f"{name} {version}" for name, version in here.packages.items())
+    return (
+        "# Performance\n\nWritten by `benchmarks/performance.py`; do not edit. Batch 1, "
+        f"{here.threads} threads, {here.processor.model} ({' '.join(here.processor.instruction_sets)}).\n{packages}, Python {here.python}.\n\n"
+        "All candidates of a table ran in one process, in turns, PyTorch eager FP32 among them; times are milliseconds, `times` is\n"
+        "PyTorch's median over the candidate's. *Network* is arrays in, arrays out: for PyTorch up to the logits, for an engine up to\n"
+        "the finished label map (resize and decision included). *Image* is a JPEG file in, a label map out. *Over network* is what\n"
+        "reading, preparing and decoding add to the engine's network.\n"
+    )
+
+
+def section(network: Network, folder: Path, rounds: int) -> str:
+    """The table of one network."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    checkpoint = folder / "model.pth"
+    torch.save(build_module(network.family, network.hyperparameters).state_dict(), checkpoint)
+    write_dataset(folder / "scenes", range(16), network.size)
+    images = sorted((folder / "scenes").glob("*.jpg"))
+    model = load_model(checkpoint, **network.facts)
+    graph = export(model, image_size=network.size)
+    quantiser = Quantiser(model, graph, images)
+    engines = {}
+    for name in BACKENDS:
+        traits = load_backend(name).TRAITS
+        engines[f"{name} fp32"] = build(graph_for(quantiser, graph, traits, "fp32"), name, folder / f"{name}-fp32.engine")
+        engines[f"{name} int8"] = build(graph_for(quantiser, graph, traits, "int8"), name, folder / f"{name}-int8.engine")
+    predictors: dict[str, Predictor] = {REFERENCE: model, **{name: load_engine(engine.path) for name, engine in engines.items()}}
+    sample = Sample(images[0].stem, images[0])
+    timings = {scope: timed(predictors, sample, scope, network.size, rounds) for scope in ("network", "image")}
+    rows = [row(name, timings, engines) for name in predictors]
+    header = "| candidate | network median | p95 | times | image median | p95 | times | over network | INT8 layers | MB |"
+    return "\n".join([f"## {network.title}\n", header, "|---|" + "---:|" * 9, *rows, ""])
+
+
+def graph_for(quantiser: Quantiser, graph: Any, traits: Any, precision: str) -> Any:
+    """The graph that a backend compiles."""
+    return quantiser.quantised(traits) if precision == "int8" else quantiser.plain(traits)
+
+
+def timed(predictors: dict[str, Predictor], sample: Sample, scope: Any, size: Size, rounds: int) -> dict[str, Timing]:
+    """All candidates in turns."""
+    runs = {name: timed_run(predictor, sample, scope) for name, predictor in predictors.items()}
+    schedule = Schedule(rounds=rounds)
+    return measure(runs, scope=scope, input_size=size, batch=1, environment=machine(available_threads()), schedule=schedule)
+
+
+def row(name: str, timings: dict[str, dict[str, Timing]], engines: dict[str, Any]) -> str:
+    """One candidate's line."""
+    network, image = timings["network"], timings["image"]
+    cells = [
+        f"{network[name].median_ms:.1f}",
+        f"{network[name].p95_ms:.1f}",
+        f"{network[REFERENCE].median_ms / network[name].median_ms:.2f}",
+    ]
+    cells += [
+        f"{image[name].median_ms:.1f}",
+        f"{image[name].p95_ms:.1f}",
+        f"{image[REFERENCE].median_ms / image[name].median_ms:.2f}",
+    ]
+    cells.append(f"{100 * (image[name].median_ms / network[name].median_ms - 1):.0f} %")
+    if name in engines:
+        report = engines[name].manifest.built.precision
+        cells += [f"{report.found.get('int8', 0)} of {len(report.layers)}", f"{engines[name].size_bytes / 1e6:.1f}"]
+    else:
+        cells += ["", ""]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def start_section(folder: Path) -> str:
+    """Whole commands, from process start to its end."""
+    checkpoint = ROOT / "src" / "segship" / "assets" / "scenes-unet.pth"
+    write_dataset(folder / "start", range(1), (256, 256))
+    image = next((folder / "start").glob("*.jpg"))
+    model = load_model(checkpoint)
+    lines = [
+        "## A whole command: `segship predict ENGINE IMAGE` with the demo's UNet, 256 x 256\n",
+        "| engine | median s | of runs |",
+        "|---|---:|---:|",
+    ]
+    for name in BACKENDS:
+        graph = export(model, image_size=(256, 256))
+        engine = build(graph, name, folder / f"start-{name}.engine")
+        seconds = []
+        for _ in range(7):
+            begin = time.perf_counter()
+            subprocess.run(
+                [sys.executable, "-m", "segship", "predict", str(engine.path), str(image), "-o", str(folder)],
+                check=True,
+                capture_output=True,
+            )
+            seconds.append(time.perf_counter() - begin)
+        lines.append(f"| {name} fp32 | {sorted(seconds)[3]:.2f} | 7 |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()

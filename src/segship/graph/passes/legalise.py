@@ -1,0 +1,153 @@
+"""Adapt a graph to what one backend does well, known only by its traits: the last pass before the build."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from segship.core.backend import Traits
+from segship.core.errors import BuildFailed
+from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
+from segship.core.precision import Keep, PrecisionPlan
+from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, module_path, new_node, reaches
+from segship.graph.passes.insert_qdq import SAME_VALUES
+
+NAME = "legalise"
+
+_SIGNED_LIMIT = 127
+
+
+def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = ()) -> PrecisionPlan:
+    """INT8 everywhere but where it makes no sense, each exception with its reason.
+
+    Float stay: the last weighted layers before the result, and operators without an INT8 kernel in the backend. ``keep``
+    adds exceptions, for instance layers found to be sensitive; they win.
+    """
+    last = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not reaches(node, WEIGHTED_OPS)]
+    exceptions = [Keep(module_path(node), "fp32", "gives the logits: in 8 bits, classes would tie") for node in last]
+    missing = [kind for kind in WEIGHTED_OPS if kind not in traits.int8_ops]
+    exceptions += [Keep(f"op:{kind}", "fp32", f"the backend has no INT8 kernel for {kind}") for kind in missing]
+    return PrecisionPlan("int8", (*exceptions, *keep))
+
+
+def legalise(graph: Graph, traits: Traits) -> Graph:
+    """The graph as the backend of ``traits`` runs it best, with the same meaning.
+
+    Raises :class:`BuildFailed` when the graph asks INT8 of an operator that the backend has no INT8 kernel for: that is
+    the plan's to decide (:func:`int8_plan`), not a thing to undo silently.
+    """
+    _check_kernels(graph, traits)
+    model = graph.ir.clone()
+    done = {
+        "pairs_dropped": _drop_useless_pairs(model.graph, traits),
+        "made_symmetric": _make_symmetric(model.graph) if traits.activations == "symmetric" else 0,
+        "argmax_as_topk": _argmax_as_topk(model.graph) if traits.argmax == "TopK" else 0,
+    }
+    drop_unused_constants(model.graph)
+    options = {name: str(count) for name, count in done.items()}
+    return graph.after(model, PassRecord(NAME, "legalise", options, changed=any(done.values())))
+
+
+def _check_kernels(graph: Graph, traits: Traits) -> None:
+    for node in graph.ir.graph:
+        if _is_int8(node) and (node.op_type not in traits.int8_ops or "int8" not in traits.precisions):
+            raise BuildFailed(
+                f"{node.name} shall run in INT8, but the backend has no INT8 kernel for {node.op_type}: "
+                f"add an exception for op:{node.op_type} to the precision plan"
+            )
+
+
+def _is_int8(node: ir.Node) -> bool:
+    """A weighted node whose weight is INT8 behind a DequantizeLinear."""
+    if node.op_type not in WEIGHTED_OPS or node.inputs[1] is None:
+        return False
+    producer = node.inputs[1].producer()
+    return producer is not None and producer.op_type == "DequantizeLinear"
+
+
+def _pairs(graph: ir.Graph) -> list[tuple[ir.Node, ir.Node]]:
+    """(QuantizeLinear, DequantizeLinear) of each activation."""
+    found = []
+    for down in graph:
+        uses = down.outputs[0].uses() if down.op_type == "QuantizeLinear" else ()
+        if len(uses) == 1 and uses[0].node.op_type == "DequantizeLinear":
+            found.append((down, uses[0].node))
+    return found
+
+
+def _drop_useless_pairs(graph: ir.Graph, traits: Traits) -> int:
+    """Remove pairs that no integer kernel reads or writes: they cost time and exactness. Gives their number."""
+    dropped = 0
+    while useless := [pair for pair in _pairs(graph) if not _is_useful(pair, traits)]:
+        for down, up in useless:
+            source = down.inputs[0]
+            assert source is not None
+            up.outputs[0].replace_all_uses_with(source)
+            graph.remove([up, down], safe=True)
+        dropped += len(useless)
+    return dropped
+
+
+def _is_useful(pair: tuple[ir.Node, ir.Node], traits: Traits) -> bool:
+    """Read by an INT8 node or by a Concat that is quantised itself; or written by a Conv that needs it for its kernel."""
+    if any(_reads_int8(use.node, traits) for use in pair[1].outputs[0].uses()):
+        return True
+    return traits.quantised_conv_output and _comes_from_int8_conv(pair[0].inputs[0])
+
+
+def _reads_int8(node: ir.Node, traits: Traits) -> bool:
+    if _is_int8(node):
+        return True
+    readers = [use.node for use in node.outputs[0].uses()]
+    if node.op_type == "Concat":
+        return "Concat" in traits.int8_ops and any(reader.op_type == "QuantizeLinear" for reader in readers)
+    return node.op_type in SAME_VALUES and any(_reads_int8(reader, traits) for reader in readers)
+
+
+def _comes_from_int8_conv(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    if producer is not None and producer.op_type == "Relu" and producer.inputs[0] is not None:
+        producer = producer.inputs[0].producer()
+    return producer is not None and producer.op_type in ("Conv", "ConvTranspose") and _is_int8(producer)
+
+
+def _make_symmetric(graph: ir.Graph) -> int:
+    """Turn uint8 with a zero point into int8 without one, over the larger side of the range; gives the number of pairs."""
+    pairs = _pairs(graph)
+    for down, up in pairs:
+        scale, zero_point = constant_of(down.inputs[1]), constant_of(down.inputs[2])
+        assert scale is not None and zero_point is not None
+        largest = max(int(zero_point), 255 - int(zero_point)) * float(scale)
+        name = down.name or ""
+        values = [
+            constant(graph, f"{name}/symmetric_scale", np.array(largest / _SIGNED_LIMIT, np.float32)),
+            constant(graph, f"{name}/symmetric_zero_point", np.array(0, np.int8)),
+        ]
+        for node in (down, up):
+            for index, value in enumerate(values, start=1):
+                node.replace_input_with(index, value)
+        down.outputs[0].dtype = ir.DataType.INT8
+    return len(pairs)
+
+
+def _argmax_as_topk(graph: ir.Graph) -> int:
+    """ArgMax over one axis as TopK of one: the same index, at a tie the lowest (ONNX states it for both)."""
+    found = [node for node in graph if node.op_type == "ArgMax" and not node.attributes.get_int("keepdims", 1)]
+    for node in found:
+        axis, name = node.attributes.get_int("axis", 0), node.name or "argmax"
+        one = constant(graph, f"{name}/one", np.array([1], np.int64))
+        topk = ir.node("TopK", [node.inputs[0], one], attributes={"axis": axis, "sorted": 1}, num_outputs=2, name=f"{name}/topk")
+        topk.outputs[0].name, topk.outputs[1].name = f"{name}/value", f"{name}/index"
+        squeezed = new_node(
+            "Squeeze",
+            [topk.outputs[1], constant(graph, f"{name}/axis", np.array([axis], np.int64))],
+            f"{name}/squeezed",
+            dtype=ir.DataType.INT64,
+            shape=node.outputs[0].shape,
+        )
+        graph.insert_before(node, [topk, squeezed])
+        node.outputs[0].replace_all_uses_with(squeezed.outputs[0])
+        graph.remove(node, safe=True)
+    return len(found)
