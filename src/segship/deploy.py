@@ -17,7 +17,6 @@ from segship.core.engine import Engine
 from segship.core.environment import available_threads
 from segship.core.errors import BackendUnavailable, BadArgument, BadEngine, BuildFailed
 from segship.core.files import replace_directory, storage_errors
-from segship.core.graph import Graph
 from segship.core.precision import Precision
 from segship.core.progress import Progress, silent
 from segship.core.spec import Size
@@ -101,7 +100,7 @@ def deploy(
         graph = export(model, image_size=image_size)
     with scratch_beside(output) as scratch:
         quantiser = Quantiser(model, graph, [sample.image for sample in calibration], progress)
-        tried = [build_candidate(candidate, graph, quantiser, scratch, clock) for candidate in wanted]
+        tried = [build_candidate(candidate, quantiser, scratch, clock) for candidate in wanted]
         if not any(each.engine for each in tried):
             raise BuildFailed(
                 "no candidate could be built: " + "; ".join(f"{each.record.name}: {each.record.skipped}" for each in tried)
@@ -167,7 +166,7 @@ def common_size(model: ModelPredictor, samples: Sequence[Sample]) -> Size | None
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def build_candidate(candidate: Candidate, graph: Graph, quantiser: Quantiser, scratch: Path, clock: Stages) -> Tried:
+def build_candidate(candidate: Candidate, quantiser: Quantiser, scratch: Path, clock: Stages) -> Tried:
     """The candidate's engine, in the scratch directory; a build that fails is a recorded fact."""
     if candidate.skipped:
         return Tried(candidate, None)
@@ -177,8 +176,8 @@ def build_candidate(candidate: Candidate, graph: Graph, quantiser: Quantiser, sc
             with clock("calibrate"):
                 quantiser.calibrate()
         with clock("build"):
-            ready = quantiser.quantised(traits) if candidate.precision == "int8" else graph
-            calibrated = quantiser.calibration if candidate.precision == "int8" else None
+            ready = quantiser.quantised(traits) if candidate.precision == "int8" else quantiser.plain(traits)
+            calibrated = quantiser.record if candidate.precision == "int8" else None
             engine = build(
                 ready, candidate.backend, scratch / f"{candidate.name.replace(' ', '-')}.engine", calibration=calibrated
             )

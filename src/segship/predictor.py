@@ -147,6 +147,15 @@ def windows(size: Size, slide: Slide) -> list[tuple[int, int, int, int]]:
     return [(top, left, bottom, right) for top, bottom in spans[0] for left, right in spans[1]]
 
 
+def middle_window(tensor: NDArray[np.float32], slide: Slide | None) -> NDArray[np.float32]:
+    """A network input (1, channel, height, width) as the network sees one: cut to the window in the middle, if it slides."""
+    if slide is None:
+        return tensor
+    spans = [(max(side - crop, 0) // 2, min(side, crop)) for side, crop in zip(tensor.shape[2:], slide.crop, strict=True)]
+    (top, height), (left, width) = spans
+    return np.ascontiguousarray(tensor[:, :, top : top + height, left : left + width])
+
+
 def _as_labels(labels: Array) -> LabelArray:
     return np.ascontiguousarray(labels, np.uint8 if labels.dtype.itemsize == 1 else np.uint16)
 

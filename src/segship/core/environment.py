@@ -59,6 +59,11 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
+def cache_folder() -> Path:
+    """Where work worth keeping between runs lies: ``$XDG_CACHE_HOME/segship``, by default ``~/.cache/segship``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segship"
+
+
 @cache
 def processor() -> Processor:
     """The processor this process runs on. Instruction sets are read where Linux lists them, else left empty."""

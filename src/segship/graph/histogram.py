@@ -99,7 +99,7 @@ class Histogram:
         return Range(min(max(low, everything.low), 0.0), max(min(high, everything.high), 0.0))
 
     def _least_error(self, everything: Range) -> Range:
-        centres = (np.arange(BINS) - BINS // 2 + 0.5) * self._width
+        centres: NDArray[np.float64] = (np.arange(BINS, dtype=np.float64) - BINS // 2 + 0.5) * self._width
         occurred = self.counts > 0
         candidates = [Range(everything.low * shrink, everything.high * shrink) for shrink in _SHRINK]
         errors = [_squared_error(centres[occurred], self.counts[occurred], candidate) for candidate in candidates]

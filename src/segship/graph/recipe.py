@@ -6,14 +6,19 @@ an earlier stage after a later one is refused. A fusion that must have happened 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, get_args
 
 import onnx_ir as ir
 
+from segship.core.backend import Traits
 from segship.core.errors import BuildFailed, FusionMissing
 from segship.core.graph import Graph, Stage
+from segship.core.precision import PrecisionPlan
+from segship.graph.histogram import Range
 from segship.graph.passes.hoist_pointwise import hoist_pointwise
+from segship.graph.passes.insert_qdq import insert_qdq
+from segship.graph.passes.legalise import legalise
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """All stages, earliest first."""
@@ -39,6 +44,17 @@ def optimise(graph: Graph) -> Graph:
     optimised = apply_steps(graph, OPTIMISE)
     check_fused(optimised)
     return optimised
+
+
+def quantised(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan, traits: Traits) -> Graph:
+    """An optimised graph with INT8 written into it by ``plan``, in the form that a backend of ``traits`` runs it."""
+    insert = Step("insert_qdq", "precision", lambda each: insert_qdq(each, ranges, plan))
+    return apply_steps(graph, (insert, Step("legalise", "legalise", lambda each: legalise(each, traits))))
+
+
+def legalised(graph: Graph, traits: Traits) -> Graph:
+    """An optimised graph in the form that a backend of ``traits`` runs it best, in the precision that it has."""
+    return apply_steps(graph, (Step("legalise", "legalise", lambda each: legalise(each, traits)),))
 
 
 def apply_steps(graph: Graph, steps: Sequence[Step]) -> Graph:

@@ -31,8 +31,11 @@ class Family(Protocol):
     """The names that a family module has."""
 
     NAME: str
-    Facts: type[msgspec.Struct]
-    """Every fact that a caller may state, all optional; what is stated beats what is read or assumed."""
+
+    @property
+    def Facts(self) -> type[msgspec.Struct]:  # noqa: N802  (a module's class; read-only, so that any Struct fits)
+        """Every fact that a caller may state, all optional; what is stated beats what is read or assumed."""
+        ...
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Whether the keys are this family's: judged by keys alone."""

@@ -32,6 +32,11 @@ def module_path(node: ir.Node) -> str:
     return node.metadata_props.get(MODULE_PATH, "")
 
 
+def place(node: ir.Node) -> str:
+    """What a precision plan addresses the node by: its module path, or its own name where that is not known."""
+    return module_path(node) or node.name or ""
+
+
 def new_node(
     kind: str,
     inputs: Sequence[ir.Value | None],

@@ -18,7 +18,7 @@ from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
 from segship.core.precision import PrecisionPlan
 from segship.graph.histogram import Range
-from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, module_path, new_node
+from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, module_path, new_node, place
 
 NAME = "insert_qdq"
 
@@ -67,7 +67,7 @@ def _chosen_nodes(graph: ir.Graph, plan: PrecisionPlan) -> list[ir.Node]:
         if node.op_type in WEIGHTED_OPS
         and constant_of(node.inputs[1]) is not None
         and constant_of(node.inputs[0]) is None
-        and plan.precision_of(module_path(node), node.op_type) == "int8"
+        and plan.precision_of(place(node), node.op_type) == "int8"
     ]
 
 
@@ -103,10 +103,9 @@ def _source(value: ir.Value | None) -> ir.Value | None:
 
 def _after_relu(value: ir.Value) -> ir.Value:
     """The ReLU's output where a ReLU alone reads ``value``: both run as one kernel."""
-    uses = value.uses()
-    if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type == "Relu":
-        return uses[0].node.outputs[0]
-    return value
+    readers = value.consumers()
+    alone = len(readers) == 1 and not value.is_graph_output() and readers[0].op_type == "Relu"
+    return readers[0].outputs[0] if alone else value
 
 
 def scale_and_zero_point(bounds: Range) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -187,7 +186,8 @@ def weight_scale(
     if bias is not None and bias.size == scale.size:
         scale = np.maximum(scale, np.abs(bias.reshape(-1)) / (input_scale * _BIAS_LEVELS))
     scale[scale <= np.finfo(np.float32).tiny] = 1.0
-    return scale.astype(np.float32)
+    rounded: NDArray[np.float32] = scale.astype(np.float32)
+    return rounded
 
 
 def _output_channel_axis(node: ir.Node, weight: NDArray[np.float32]) -> int:

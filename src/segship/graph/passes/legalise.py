@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 
 from segship.core.backend import Traits
 from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
-from segship.core.precision import Keep, PrecisionPlan
-from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, module_path, new_node, reaches
+from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, new_node
 from segship.graph.passes.insert_qdq import SAME_VALUES
 
 NAME = "legalise"
@@ -19,24 +16,11 @@ NAME = "legalise"
 _SIGNED_LIMIT = 127
 
 
-def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = ()) -> PrecisionPlan:
-    """INT8 everywhere but where it makes no sense, each exception with its reason.
-
-    Float stay: the last weighted layers before the result, and operators without an INT8 kernel in the backend. ``keep``
-    adds exceptions, for instance layers found to be sensitive; they win.
-    """
-    last = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not reaches(node, WEIGHTED_OPS)]
-    exceptions = [Keep(module_path(node), "fp32", "gives the logits: in 8 bits, classes would tie") for node in last]
-    missing = [kind for kind in WEIGHTED_OPS if kind not in traits.int8_ops]
-    exceptions += [Keep(f"op:{kind}", "fp32", f"the backend has no INT8 kernel for {kind}") for kind in missing]
-    return PrecisionPlan("int8", (*exceptions, *keep))
-
-
 def legalise(graph: Graph, traits: Traits) -> Graph:
     """The graph as the backend of ``traits`` runs it best, with the same meaning.
 
     Raises :class:`BuildFailed` when the graph asks INT8 of an operator that the backend has no INT8 kernel for: that is
-    the plan's to decide (:func:`int8_plan`), not a thing to undo silently.
+    the plan's to decide (:func:`segship.graph.plan.int8_plan`), not a thing to undo silently.
     """
     _check_kernels(graph, traits)
     model = graph.ir.clone()
@@ -71,9 +55,9 @@ def _pairs(graph: ir.Graph) -> list[tuple[ir.Node, ir.Node]]:
     """(QuantizeLinear, DequantizeLinear) of each activation."""
     found = []
     for down in graph:
-        uses = down.outputs[0].uses() if down.op_type == "QuantizeLinear" else ()
-        if len(uses) == 1 and uses[0].node.op_type == "DequantizeLinear":
-            found.append((down, uses[0].node))
+        readers = down.outputs[0].consumers() if down.op_type == "QuantizeLinear" else ()
+        if [reader.op_type for reader in readers] == ["DequantizeLinear"]:
+            found.append((down, readers[0]))
     return found
 
 
@@ -118,7 +102,8 @@ def _make_symmetric(graph: ir.Graph) -> int:
     pairs = _pairs(graph)
     for down, up in pairs:
         scale, zero_point = constant_of(down.inputs[1]), constant_of(down.inputs[2])
-        assert scale is not None and zero_point is not None
+        assert scale is not None
+        assert zero_point is not None
         largest = max(int(zero_point), 255 - int(zero_point)) * float(scale)
         name = down.name or ""
         values = [
