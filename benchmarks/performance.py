@@ -22,10 +22,9 @@ import torch
 from segship.backends import load_backend
 from segship.core.environment import available_threads
 from segship.core.spec import Size
-from segship.datasets import Sample
-from segship.evidence.measure import Schedule, measure
+from segship.evidence.measure import Key, Schedule
 from segship.evidence.records import Timing
-from segship.judging import REFERENCE, machine, timed_run
+from segship.judging import REFERENCE, machine, time_all
 from segship.models import build_module
 from segship.pipeline import build, export, load_model
 from segship.predictor import Predictor, load_engine
@@ -118,8 +117,7 @@ def section(network: Network, folder: Path, rounds: int) -> str:
         engines[f"{name} fp32"] = build(graph_for(quantiser, graph, traits, "fp32"), name, folder / f"{name}-fp32.engine")
         engines[f"{name} int8"] = build(graph_for(quantiser, graph, traits, "int8"), name, folder / f"{name}-int8.engine")
     predictors: dict[str, Predictor] = {REFERENCE: model, **{name: load_engine(engine.path) for name, engine in engines.items()}}
-    sample = Sample(images[0].stem, images[0])
-    timings = {scope: timed(predictors, sample, scope, network.size, rounds) for scope in ("network", "image")}
+    timings = time_all(predictors, images[0], machine(available_threads()), Schedule(rounds=rounds))
     rows = [row(name, timings, engines) for name in predictors]
     header = "| candidate | network median | p95 | times | image median | p95 | times | over network | INT8 layers | MB |"
     return "\n".join([f"## {network.title}\n", header, "|---|" + "---:|" * 9, *rows, ""])
@@ -130,16 +128,10 @@ def graph_for(quantiser: Quantiser, graph: Any, traits: Any, precision: str) -> 
     return quantiser.quantised(traits) if precision == "int8" else quantiser.plain(traits)
 
 
-def timed(predictors: dict[str, Predictor], sample: Sample, scope: Any, size: Size, rounds: int) -> dict[str, Timing]:
-    """All candidates in turns."""
-    runs = {name: timed_run(predictor, sample, scope) for name, predictor in predictors.items()}
-    schedule = Schedule(rounds=rounds)
-    return measure(runs, scope=scope, input_size=size, batch=1, environment=machine(available_threads()), schedule=schedule)
-
-
-def row(name: str, timings: dict[str, dict[str, Timing]], engines: dict[str, Any]) -> str:
+def row(name: str, timings: dict[Key, Timing], engines: dict[str, Any]) -> str:
     """One candidate's line."""
-    network, image = timings["network"], timings["image"]
+    network = {each: timing for (each, scope), timing in timings.items() if scope == "network"}
+    image = {each: timing for (each, scope), timing in timings.items() if scope == "image"}
     cells = [
         f"{network[name].median_ms:.1f}",
         f"{network[name].p95_ms:.1f}",

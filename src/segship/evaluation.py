@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from segship.core.engine import MANIFEST, Engine
-from segship.core.environment import available_threads, environment
+from segship.core.environment import available_threads
 from segship.core.errors import BadArgument, BadDataset
 from segship.core.image import ImageArray
 from segship.core.progress import Progress, silent
 from segship.core.spec import Size
 from segship.datasets import check_classes, open_dataset
 from segship.evidence import policy, records
-from segship.evidence.measure import Schedule, measure
+from segship.evidence.measure import Schedule
 from segship.evidence.predictors import verify_invariance
 from segship.evidence.records import Timing, Verdict
-from segship.judging import PACKAGES, REFERENCE, Judge
+from segship.judging import REFERENCE, Judge, machine, time_all
 from segship.predictor import EnginePredictor, Predictor, load_engine
 from segship.tasks import semantic
 
@@ -153,8 +155,6 @@ def image_size_of(predictor: Predictor) -> Size:
 
 def noise(size: Size, seed: int) -> ImageArray:
     """A picture of coloured clouds, (height, width, 3) uint8: noise with structure, so that networks answer several classes."""
-    from PIL import Image
-
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((size[1], size[0]), Image.Resampling.BICUBIC))
@@ -175,37 +175,32 @@ def bench(
     facts: Mapping[str, Any],
     progress: Progress = silent,
 ) -> list[Timing]:
-    """Time engines (and the checkpoint ``against`` in PyTorch) side by side; timings are appended to each engine's evidence."""
+    """Time engines (and the checkpoint ``against`` in PyTorch) side by side; timings are appended to each engine's evidence.
+
+    ``image`` None: a picture of noise of a size that the first engine takes.
+    """
     opened = {path: load_engine(path, threads=threads) for path in engines}
     predictors: dict[str, Predictor] = {str(path): engine for path, engine in opened.items()}
     if against is not None:
         predictors = {REFERENCE: open_predictor(against, threads=threads, facts=facts), **predictors}
-    first = next(iter(opened.values()))
-    pixels = first.read(image) if image is not None else noise(image_size_of(first), 0)
-    here = environment(PACKAGES, threads or available_threads())
-    schedule = Schedule(rounds=rounds)
-    size = first.prepare(pixels).input_size
-    scopes: dict[Any, dict[str, Callable[[], object]]] = {
-        "network": {name: bound(each, pixels) for name, each in predictors.items()}
-    }
-    if image is not None:
-        scopes["image"] = {name: partial(each.predict, image) for name, each in predictors.items()}
-    timings: list[Timing] = []
-    for scope, runs in scopes.items():
-        timings += measure(
-            runs, scope=scope, input_size=size, batch=1, environment=here, schedule=schedule, progress=progress
-        ).values()
+    here = machine(threads or available_threads())
+    with _image_file(image, next(iter(opened.values()))) as file:
+        timings = time_all(predictors, file, here, Schedule(rounds=rounds), progress)
     for path, engine in opened.items():
-        for timing in timings:
-            if timing.candidate == str(path):
+        for (name, _), timing in timings.items():
+            if name == str(path):
                 records.append(engine.engine.evidence / "timings.jsonl", timing)
         engine.close()
-    return timings
+    return list(timings.values())
 
 
-def bound(predictor: Predictor, image: ImageArray) -> Callable[[], object]:
-    """A function that runs the network alone on one image; for sliding windows, all windows of it."""
-    prepared = predictor.prepare(image)
-    if predictor.spec.slide is not None:
-        return lambda: predictor.predict_prepared([prepared])
-    return predictor.session.bind(predictor.feeds(prepared.tensor, prepared.image_size))
+@contextmanager
+def _image_file(image: Path | None, predictor: Predictor) -> Iterator[Path]:
+    """The image, or a JPEG of noise that is gone afterwards."""
+    if image is not None:
+        yield image
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "noise.jpg"
+        Image.fromarray(noise(image_size_of(predictor), 0)).save(file, quality=95)
+        yield file

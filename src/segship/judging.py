@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -16,10 +16,10 @@ from segship.core.environment import Environment, environment
 from segship.core.image import ImageArray
 from segship.core.precision import Precision
 from segship.core.predictions import SemanticMap
-from segship.core.progress import Progress
+from segship.core.progress import Progress, silent
 from segship.datasets import Dataset, Sample
 from segship.evidence import policy
-from segship.evidence.measure import Schedule, measure
+from segship.evidence.measure import Key, Schedule, Scope, measure
 from segship.evidence.predictors import Named, verify_invariance, verify_tensors
 from segship.evidence.records import Candidate, Timing, Verdict
 from segship.evidence.verify import AGREEMENT, CANDIDATE_MIOU, DROP, REFERENCE_MIOU, compare_predictions
@@ -169,7 +169,7 @@ class Judge:
         """All candidates with their timings, PyTorch in front as one more: in turns, network alone and image file to mask."""
         engines = {each.record.name: load_engine(each.engine.path, threads=threads) for each in tried if each.engine is not None}
         predictors: dict[str, Predictor] = {REFERENCE: self._model, **engines}
-        timings = {scope: self._timings(predictors, scope, schedule, threads) for scope in ("network", "image")}
+        timings = time_all(predictors, self._samples[0].image, machine(threads), schedule, self._progress)
         for engine in engines.values():
             engine.close()
         reference = Candidate(
@@ -179,28 +179,37 @@ class Judge:
             each
             if each.record.name not in predictors
             else each.with_(
-                network_ms=timings["network"][each.record.name].median_ms,
-                image_ms=timings["image"][each.record.name].median_ms,
-                timings=tuple(timings[scope][each.record.name] for scope in ("network", "image")),
+                network_ms=timings[each.record.name, "network"].median_ms,
+                image_ms=timings[each.record.name, "image"].median_ms,
+                timings=tuple(timings[each.record.name, scope] for scope in SCOPES),
             )
             for each in (Tried(reference, None), *tried)
         ]
 
-    def _timings(
-        self, predictors: dict[str, Predictor], scope: Literal["network", "image"], schedule: Schedule, threads: int
-    ) -> dict[str, Timing]:
-        sample = self._samples[0]
-        runs = {name: timed_run(predictor, sample, scope) for name, predictor in predictors.items()}
-        size = self._model.prepare(sample.image).input_size
-        here = machine(threads)
-        return measure(runs, scope=scope, input_size=size, batch=1, environment=here, schedule=schedule, progress=self._progress)
+
+SCOPES: tuple[Scope, ...] = ("network", "image")
 
 
-def timed_run(predictor: Predictor, sample: Sample, scope: Literal["network", "image"]) -> Callable[[], object]:
-    """A function that does the whole work once: the network on fixed arrays, or image file to mask."""
-    if scope == "image" or predictor.spec.slide is not None:
-        return lambda: predictor.predict(sample.image)
-    prepared = predictor.prepare(sample.image)
+def time_all(
+    predictors: Mapping[str, Predictor], image: Path, environment: Environment, schedule: Schedule, progress: Progress = silent
+) -> dict[Key, Timing]:
+    """Time predictors side by side on one image file, both scopes in turns."""
+    runs = {(name, scope): timed_run(each, image, scope) for name, each in predictors.items() for scope in SCOPES}
+    first = next(iter(predictors.values()))
+    size = first.prepare(image).input_size
+    return measure(runs, input_size=size, batch=1, environment=environment, schedule=schedule, progress=progress)
+
+
+def timed_run(predictor: Predictor, image: Path, scope: Scope) -> Callable[[], object]:
+    """A function that does the whole work once: image file to mask, or the network on fixed arrays.
+
+    Of a sliding-window model, the network alone is all windows of the image.
+    """
+    if scope == "image":
+        return lambda: predictor.predict(image)
+    prepared = predictor.prepare(image)
+    if predictor.spec.slide is not None:
+        return lambda: predictor.predict_prepared([prepared])
     return predictor.session.bind(predictor.feeds(prepared.tensor, prepared.image_size))
 
 

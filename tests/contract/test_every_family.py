@@ -169,6 +169,7 @@ def test_hugging_face_value_without_key(tmp_path: Path) -> None:
 
 
 @SEGFORMERS
+@pytest.mark.filterwarnings("ignore")  # transformers' own are not ours
 def test_transformers_computes_the_same(name: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: its own SegFormer was not compared")
     facts = NETWORKS[name][1]
@@ -178,7 +179,7 @@ def test_transformers_computes_the_same(name: str, tmp_path: Path) -> None:
         depths=facts["depths"],
         num_attention_heads=facts["heads"],
         sr_ratios=facts["sr_ratios"],
-        mlp_ratios=[hidden / dim for hidden, dim in zip(facts["hidden"], facts["dims"], strict=True)],
+        mlp_ratios=[hidden // dim for hidden, dim in zip(facts["hidden"], facts["dims"], strict=True)],
         decoder_hidden_size=facts["head_width"],
     )
     theirs = transformers.SegformerForSemanticSegmentation(config).eval()

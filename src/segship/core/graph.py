@@ -64,9 +64,12 @@ class Graph:
 
 
 def _asked_of(node: onnx_ir.Node) -> Precision:
-    """INT8 when both operands come from a DequantizeLinear, else the type of the result."""
-    producers = [value.producer() for value in node.inputs[:2] if value is not None]
-    if all(producer is not None and producer.op_type == "DequantizeLinear" for producer in producers):
+    """INT8 when the weight comes from a DequantizeLinear, else the type of the result.
+
+    The activation is not asked: operators that only move values (MaxPool) may stand between it and its DequantizeLinear.
+    """
+    weight = node.inputs[1].producer() if node.inputs[1] is not None else None
+    if weight is not None and weight.op_type == "DequantizeLinear":
         return "int8"
     kind = node.outputs[0].dtype
     names: dict[str, Precision] = {"FLOAT16": "fp16", "BFLOAT16": "bf16"}

@@ -32,43 +32,50 @@ class Schedule(msgspec.Struct, frozen=True):
 
 MIN_ROUNDS = 3
 
+Scope = Literal["network", "image"]
+Key = tuple[str, Scope]
+"""A candidate's name, and whether the network alone or image file to mask is timed."""
+
 
 def measure(
-    candidates: Mapping[str, Callable[[], object]],
+    runs: Mapping[Key, Callable[[], object]],
     *,
-    scope: Literal["network", "image"],
     input_size: Size,
     batch: int,
     environment: Environment,
     schedule: Schedule,
     progress: Progress = silent,
-) -> dict[str, Timing]:
-    """Timings of all candidates, by name. Each is a function that does the whole work once and waits for its end."""
-    samples: dict[str, list[float]] = {name: [] for name in candidates}
+) -> dict[Key, Timing]:
+    """Timings of all runs. Each is a function that does the whole work once and waits for its end.
+
+    Both scopes of a candidate belong into one call: only what was taken in turns can be subtracted or divided.
+    """
+    samples: dict[Key, list[float]] = {key: [] for key in runs}
     begin = time.perf_counter()
     for round_index in range(schedule.rounds):
-        names = list(candidates)
-        for name in names if round_index % 2 == 0 else reversed(names):
+        keys = list(runs)
+        for key in keys if round_index % 2 == 0 else reversed(keys):
             time.sleep(schedule.pause_s)
-            samples[name] += _turn(candidates[name], schedule)
-        progress(f"measure {scope}", round_index + 1, schedule.rounds)
+            samples[key] += _turn(runs[key], schedule)
+        progress("measure", round_index + 1, schedule.rounds)
         spent = time.perf_counter() - begin
         if schedule.budget_s is not None and round_index + 1 >= MIN_ROUNDS and spent > schedule.budget_s:
             break
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    names = list(dict.fromkeys(name for name, _ in runs))
     return {
-        name: Timing(
+        (name, scope): Timing(
             candidate=name,
             scope=scope,
             input_size=input_size,
             batch=batch,
             threads=environment.threads,
             samples_ms=tuple(round(value, 4) for value in values),
-            beside=tuple(other for other in candidates if other != name),
+            beside=tuple(other for other in names if other != name),
             environment=environment,
             created=created,
         )
-        for name, values in samples.items()
+        for (name, scope), values in samples.items()
     }
 
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from segship.core.errors import BuildFailed
 from segship.core.graph import Graph
 from segship.core.spec import TensorSpec
-from segship.graph.passes.edit import constant, new_node
+from segship.graph.passes.edit import constant, drop_unused_constants, new_node
 
 SAMPLES = 1 << 15
 """About how many values of each tensor and image are sampled; extremes are exact, whatever is sampled."""
@@ -89,6 +89,7 @@ def _with_outputs(graph: Graph, model: ir.Model, outputs: list[ir.Value]) -> Gra
     for node in reversed(list(model.graph)):
         if all(not value.uses() and not value.is_graph_output() for value in node.outputs):
             model.graph.remove(node, safe=True)
+    drop_unused_constants(model.graph)
     for value in [value for value in model.graph.inputs if not value.uses()]:
         model.graph.inputs.remove(value)
     names = {value.name for value in model.graph.inputs}

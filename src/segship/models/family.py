@@ -64,7 +64,7 @@ def load_model(families: Iterable[Family], path: Path | str, **facts: Any) -> Mo
     spec, tensors = family.read(checkpoint, _typed_facts(family, stated))
     module = family.build(spec.hyperparameters)
     _load_strictly(module, tensors, spec, path)
-    return Model(spec, module.eval().requires_grad_(False))
+    return Model(spec, module.eval().requires_grad_(requires_grad=False))
 
 
 def _family_of(checkpoint: Checkpoint, families: list[Family], forced: str | None) -> Family:

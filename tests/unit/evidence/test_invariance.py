@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from segship.core.errors import BadArgument
+from segship.core.spec import TensorSpec
 from segship.evidence.invariance import BATCH, ORDER, OTHER_SHAPE, REPEAT, SHAPE_THERE_AND_BACK, check_invariance, difference
 from segship.evidence.records import Limit, Verdict
 from unit.evidence.fakes import FakeSession, batch_statistics, first_for_all, images, network, two_at_most
@@ -110,6 +111,13 @@ def test_fixed_batch_is_noted_not_judged() -> None:
     assert verdict.passed
     assert BATCH not in verdict.measured
     assert "batches were not judged: the engine's batch is fixed at 1" in verdict.notes
+
+
+def test_fixed_sizes_are_noted() -> None:
+    session = FakeSession()
+    session.inputs = (TensorSpec("image", "float32", ("batch", 3, 6, 8)),)
+    assert judge(session).notes == ("other shapes were not judged: the engine takes one shape",)
+    assert judge(FakeSession()).notes == ("other shapes were not judged: none was given",)
 
 
 def test_images_that_are_alike_cannot_judge_a_batch() -> None:

@@ -100,7 +100,7 @@ def _share(graph: ir.Graph, conv: ir.Node, part: ir.Value, weight: np.ndarray, i
     )
     copy.metadata_props.update(resize.metadata_props)
     copy.outputs[0].name = f"{resize.outputs[0].name}/hoisted"
-    copy.outputs[0].dtype, copy.outputs[0].shape = resize.outputs[0].dtype, resize.outputs[0].shape
+    copy.outputs[0].type, copy.outputs[0].shape = resize.outputs[0].type, resize.outputs[0].shape
     graph.insert_before(conv, copy)
     return copy.outputs[0]
 
@@ -126,7 +126,9 @@ def _merge_into_linear(graph: ir.Graph, conv: ir.Node) -> bool:
         1, _initializer(graph, f"{matmul.name}/merged.weight", (weight.astype(np.float64) @ square.T).astype(np.float32))
     )
     add.replace_input_with(1, _initializer(graph, f"{add.name}/merged.bias", merged_bias.astype(np.float32)))
-    conv.outputs[0].replace_all_uses_with(conv.inputs[0])
+    source = conv.inputs[0]
+    assert source is not None
+    conv.outputs[0].replace_all_uses_with(source)
     graph.remove(conv, safe=True)
     return True
 
@@ -166,6 +168,6 @@ def _node(like: ir.Node, kind: str, inputs: list[ir.Value], suffix: str, spatial
     node = ir.node(kind, inputs, attributes=attributes, name=f"{like.name}/{suffix}")
     node.metadata_props[MODULE_PATH] = like.metadata_props.get(MODULE_PATH, "")
     output, shape = node.outputs[0], like.outputs[0].shape
-    output.name, output.dtype = f"{like.name}/{suffix}/out", like.outputs[0].dtype
+    output.name, output.type = f"{like.name}/{suffix}/out", like.outputs[0].type
     output.shape = ir.Shape([shape[0], shape[1], *spatial[2:]]) if shape is not None and spatial is not None else shape
     return node
