@@ -19,7 +19,7 @@ MODELS = {"scenes-unet": "scenes-unet.pth", "scenes-segformer": "scenes-segforme
 SEED = 9_000_000
 """First seed of the demo's scenes: far from those that the networks were trained on."""
 
-_N_SCENES = 48
+_N_SCENES = 32
 _SIZE = (256, 256)
 
 
@@ -52,7 +52,7 @@ def run_demo(folder: Path, *, progress: Progress = silent) -> Demo:
     scenes = folder / "scenes"
     progress("draw scenes", 0, _N_SCENES)
     write_dataset(scenes, range(SEED, SEED + _N_SCENES), _SIZE)
-    options = Options(max_drop=0.5, calibration_images=24, schedule=Schedule(rounds=5, budget_s=15))
+    options = Options(max_drop=0.5, calibration_images=12, schedule=Schedule(rounds=5, budget_s=12))
     deployments = []
     for name, asset in MODELS.items():
         with as_file(files("segship") / "assets" / asset) as checkpoint:

@@ -188,9 +188,13 @@ def build_candidate(candidate: Candidate, quantiser: Quantiser, scratch: Path, c
 
 def choose(tried: Sequence[Tried]) -> list[Tried]:
     """Mark the fastest right candidate, judged by image file to mask: that is what a user waits for."""
-    right = [each for each in tried if each.right and each.record.image_ms is not None]
-    best = min(right, key=lambda each: each.record.image_ms or 0.0, default=None)
+    best = min((each for each in tried if each.right), key=image_time, default=None)
     return [each.with_(chosen=best is not None and each is best) for each in tried]
+
+
+def image_time(tried: Tried) -> float:
+    """Milliseconds from image file to mask, as little disturbed by other processes as can be; infinite if not timed."""
+    return min((timing.quiet_ms for timing in tried.record.timings if timing.scope == "image"), default=float("inf"))
 
 
 def notes(

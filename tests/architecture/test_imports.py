@@ -36,7 +36,8 @@ def test_running_an_engine_loads_neither_torch_nor_onnx(
     pytest.importorskip(backend)
     engine = build(export(load_model(tiny_checkpoint, scale=1.0), image_size=(64, 96)), backend, tmp_path / "tiny.engine")
     image = next(scenes.glob("*.jpg"))
-    code = f"from segship.cli import main\ntry:\n  main(['predict', {str(engine.path)!r}, {str(image)!r}, '-o', {str(tmp_path)!r}])\nexcept SystemExit as e:\n  assert e.code == 0"
+    words = ["predict", str(engine.path), str(image), "-o", str(tmp_path)]
+    code = f"from segship.cli import main\ntry:\n  main({words!r})\nexcept SystemExit as ended:\n  assert ended.code == 0"
     loaded = modules_after(code)
     assert backend in loaded
     assert not loaded.intersection(HEAVY)

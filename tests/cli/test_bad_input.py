@@ -258,7 +258,8 @@ def test_json_error_is_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_interrupt_leaves_nothing(scene_checkpoint: Path, scenes: Path, tmp_path: Path) -> None:
     words = ["deploy", scene_checkpoint, "--data", scenes, "-o", tmp_path / "out.engine", "--fact", "scale=1.0"]
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom segship.cli import main\nimport sys\nmain(sys.argv[1:])"
+    lines = ("import signal, sys", "signal.signal(signal.SIGINT, signal.default_int_handler)", "from segship.cli import main")
+    code = "\n".join((*lines, "main(sys.argv[1:])"))
     process = subprocess.Popen([sys.executable, "-c", code, *map(str, words)], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:

@@ -176,9 +176,11 @@ def _check_processor(path: Path, built_on: Processor) -> None:
     here = processor()
     missing = [flag for flag in built_on.instruction_sets if flag not in here.instruction_sets]
     if here.architecture != built_on.architecture or missing:
+        extensions = ", ".join(built_on.instruction_sets) or "no extensions"
+        lacks = ", ".join(missing) or "that architecture"
         raise EngineNotPortable(
-            f"{path} was built and proved on {built_on.architecture} with {', '.join(built_on.instruction_sets) or 'no extensions'}; "
-            f"this processor is {here.architecture} without {', '.join(missing) or 'that architecture'}: build the engine again here"
+            f"{path} was built and proved on {built_on.architecture} with {extensions}; "
+            f"this processor is {here.architecture} without {lacks}: build the engine again here"
         )
 
 

@@ -1,0 +1,81 @@
+"""Deploy the embedded and, where its images are given, the CamVid network; judge the chosen engine on unseen images; write docs/accuracy.md.
+
+    .venv/bin/python benchmarks/accuracy.py [--camvid FOLDER]      (about ten minutes on two cores)
+
+FOLDER holds `val` (to deploy on) and `test` (to judge on). For the demo's networks both are freshly drawn scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from segship import load_engine, load_model
+from segship.core.environment import available_threads
+from segship.datasets import open_dataset
+from segship.deploy import Options, deploy
+from segship.evaluation import evaluate
+from segship.judging import machine
+from segship.scenes import write_dataset
+
+ROOT = Path(__file__).parents[1]
+ASSETS = ROOT / "src" / "segship" / "assets"
+HEADER = "| network | judged on | chosen engine | PyTorch mIoU | engine mIoU | drop | same label | times (image) | MB |"
+
+
+def main() -> None:
+    """Measure and write the page."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--camvid", type=Path)
+    arguments.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "accuracy.md")
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        write_dataset(scratch / "scenes", range(7_000_000, 7_000_060), (256, 256))
+        write_dataset(scratch / "unseen", range(8_000_000, 8_000_100), (256, 256))
+        jobs = [
+            (ASSETS / each, scratch / "scenes", scratch / "unseen", "100 scenes")
+            for each in ("scenes-unet.pth", "scenes-segformer")
+        ]
+        if options.camvid:
+            jobs.append((ROOT / "weights" / "camvid-unet.pth", options.camvid / "val", options.camvid / "test", "CamVid test"))
+        rows = [row(*job, scratch) for job in jobs]
+    here = machine(available_threads())
+    head = (
+        "# Accuracy\n\nWritten by `benchmarks/accuracy.py`; do not edit. `segship deploy --max-drop 0.5` on one set of images chose the\n"
+        "engine, another set of images, unseen until then, judged it, PyTorch FP32 on the same images beside it.\n\n"
+        f"{here.processor.model}, {here.threads} threads, "
+        + ", ".join(f"{key} {value}" for key, value in here.packages.items())
+        + ".\n\n"
+    )
+    options.output.write_text("\n".join([head + HEADER, "|---|---|---|" + "---:|" * 6, *rows, ""]))
+
+
+def row(checkpoint: Path, tune: Path, unseen: Path, judged_on: str, scratch: Path) -> str:
+    """Deploy on ``tune``, judge on ``unseen``."""
+    delivered = deploy(checkpoint, tune, scratch / f"{checkpoint.stem}.engine", options=Options(max_drop=0.5))
+    if delivered.engine is None:
+        return f"| {checkpoint.stem} | {judged_on} | none was right within 0.5 points | | | | | | |"
+    chosen = next(candidate for candidate in delivered.deployment.candidates if candidate.chosen)
+    pytorch = delivered.deployment.candidates[0]
+    model, engine = load_model(checkpoint), load_engine(delivered.engine.path)
+    before, after = evaluate(model, unseen), evaluate(engine, unseen)
+    images = [sample.image for sample in open_dataset(unseen).samples]
+    same = 100 * float(np.mean([np.mean(model.predict(image).labels == engine.predict(image).labels) for image in images]))
+    times = pytorch.image_ms / chosen.image_ms if pytorch.image_ms and chosen.image_ms else float("nan")
+    numbers = (
+        f"{before.metric:.2f}",
+        f"{after.metric:.2f}",
+        f"{before.metric - after.metric:+.2f}",
+        f"{same:.2f} %",
+        f"{times:.1f}",
+    )
+    return (
+        f"| {checkpoint.stem} | {judged_on} | {chosen.name} | {' | '.join(numbers)} | {delivered.engine.size_bytes / 1e6:.1f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
