@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
 from segship import load_engine, load_model
 from segship.core.environment import available_threads
 from segship.datasets import open_dataset
