@@ -129,3 +129,10 @@ def test_another_release_of_the_backend_is_refused(engine: Engine, monkeypatch: 
     monkeypatch.setattr(load_backend(engine.manifest.backend), "version", lambda: "0.1.7")
     with pytest.raises(EngineNotPortable, match=r"installed is 0\.1\.7"):
         load_engine(engine.path)
+
+
+def test_the_callers_arithmetic_is_left_alone(session: Session) -> None:
+    """ONNX Runtime's option session.set_denormal_as_zero switches denormals off in the calling thread, for good."""
+    session.run({"image": image()})
+    assert np.float64(5e-324) > 0
+    assert float("5e-324") * 1.0 > 0

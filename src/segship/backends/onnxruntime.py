@@ -112,7 +112,6 @@ def _session_options(threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow whatever runs beside
     options.log_severity_level = 3  # errors: saving an optimised model warns that it is for this processor, which we check
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     return options
 
 
