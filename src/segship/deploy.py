@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from segship import showcase
 from segship.backends import DEPLOYABLE, load_backend, usable_backend
-from segship.core.engine import Engine
+from segship.core.engine import Engine, refuse_foreign
 from segship.core.environment import available_threads
-from segship.core.errors import BackendUnavailable, BadArgument, BadEngine, BuildFailed
+from segship.core.errors import BackendUnavailable, BadArgument, BuildFailed
 from segship.core.files import replace_directory, storage_errors
 from segship.core.precision import Precision
 from segship.core.progress import Progress, silent
@@ -95,7 +95,7 @@ def deploy(
         check_classes(dataset, len(model.spec.classes))
         model = model.named_after(dataset.classes, dataset.colors)
         calibration, judged = split(dataset, options)
-        image_size = common_size(model, [*calibration, *judged]) if options.size == "auto" else None
+        image_size = common_size(model, dataset.samples) if options.size == "auto" else None
     with clock("export"):
         graph = export(model, image_size=image_size)
     with scratch_beside(output) as scratch:
@@ -118,7 +118,7 @@ def deploy(
             candidates=tuple(each.record for each in tried),
             calibration_images=len(calibration),
             evaluation_images=len(judged),
-            notes=notes(model, dataset, calibration, judged, image_size),
+            notes=(*notes(model, dataset, calibration, judged, image_size), *precision_notes(tried)),
             seconds=clock.seconds,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
@@ -161,9 +161,10 @@ def split(dataset: Dataset, options: Options) -> tuple[tuple[Sample, ...], tuple
 
 
 def common_size(model: ModelPredictor, samples: Sequence[Sample]) -> Size | None:
-    """The size that all images have (height, width), or None when they differ."""
-    sizes = {model.size_of(sample.image) for sample in samples}
-    return sizes.pop() if len(sizes) == 1 else None
+    """The size that all images have (height, width), or None when they differ; asked until two differ."""
+    sizes = (model.size_of(sample.image) for sample in samples)
+    first = next(sizes)
+    return first if all(size == first for size in sizes) else None
 
 
 def build_candidate(candidate: Candidate, quantiser: Quantiser, scratch: Path, clock: Stages) -> Tried:
@@ -211,7 +212,30 @@ def notes(
     if image_size is None:
         found.append("image sizes are free: speed was measured on the first image")
     if model.spec.slide is not None:
-        found.append("sliding windows: the network alone was timed with all windows of one image")
+        found.append("sliding windows: the network alone was timed with all windows of one image, their sum and the decision")
+    if dataset.classes is not None and dataset.classes != model.spec.classes:
+        ours, theirs = next(pair for pair in zip(model.spec.classes, dataset.classes, strict=True) if pair[0] != pair[1])
+        found.append(
+            f"the model and the data set name classes differently (first {ours!r} and {theirs!r}): they were matched by number"
+        )
+    return tuple(found)
+
+
+def precision_notes(tried: Sequence[Tried]) -> tuple[str, ...]:
+    """A sentence for each built candidate that the runtime runs in another precision than asked, or cannot tell."""
+    found = []
+    for each in tried:
+        if each.engine is None:
+            continue
+        report = each.engine.manifest.built.precision
+        if report.found is None:
+            found.append(f"{each.record.name}: the runtime cannot be asked what its layers run in")
+        elif report.disagreements:
+            first = report.disagreements[0]
+            found.append(
+                f"{each.record.name}: {len(report.disagreements)} of {len(report.layers)} layers run in another precision than "
+                f"asked (first {first.layer}: {first.found} instead of {first.asked})"
+            )
     return tuple(found)
 
 
@@ -230,19 +254,14 @@ def deliver(deployment: Deployment, tried: Sequence[Tried], judge: Judge, output
     return Delivered(Engine(output, chosen.engine.manifest), output / showcase.REPORT, deployment)
 
 
-def refuse_foreign(output: Path) -> None:
-    """Raise :class:`BadEngine` when ``output`` exists and is no engine: it would be replaced."""
-    if output.exists() and not (output / "manifest.json").is_file():
-        raise BadEngine(f"{output} exists and is not an engine, so it is left alone: choose another name with -o")
-
-
 @contextmanager
 def scratch_beside(output: Path) -> Iterator[Path]:
     """A directory for the candidates on the output's own file system, gone at the end whatever happens."""
-    with storage_errors(output):
+    with storage_errors(output):  # around its making only: what fails inside has sentences of its own
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.candidates-") as scratch:
-            yield Path(scratch)
+        scratch = tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.candidates-")
+    with scratch as folder:
+        yield Path(folder)
 
 
 class Stages:

@@ -43,7 +43,7 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """Plain values under the metric's name."""
         return {
-            semantic.METRIC: round(self.metric, 4),
+            semantic.METRIC: None if np.isnan(self.metric) else round(self.metric, 4),  # JSON has no NaN
             "classes": {name: None if value is None else round(value, 4) for name, value in self.classes.items()},
             "images": self.images,
             "ms_per_image": round(self.ms_per_image, 3),
@@ -77,6 +77,11 @@ def evaluate(predictor: Predictor, data: Path | str, *, progress: Progress = sil
         begin = time.perf_counter()
         prediction = predictor.predict(sample.image)
         spent += time.perf_counter() - begin
+        if truth.shape != prediction.labels.shape:
+            raise BadDataset(
+                f"{sample.name}: the label has {truth.shape[0]} x {truth.shape[1]} pixels, the image as this model reads it "
+                f"{prediction.size[0]} x {prediction.size[1]} (EXIF orientation): turn the file itself and remove the tag"
+            )
         matrix += semantic.confusion(truth, prediction.labels, n_classes, dataset.ignore)
         progress("evaluate", index + 1, len(dataset))
     scores = semantic.iou(matrix)
@@ -126,11 +131,22 @@ def _beside_model(
         raise BadArgument(
             f"{against} is not the checkpoint that {candidate.engine.path} was made of ({spec.checkpoint.name}): give that one"
         )
+    if model.spec.hyperparameters != spec.hyperparameters:
+        raise BadArgument(
+            f"{against} is read with other facts than {candidate.engine.path} was made with "
+            f"({_differing(model.spec.hyperparameters, spec.hyperparameters)}): state the same ones with --fact"
+        )
     model = model.with_spec(spec)
     dataset = open_dataset(data)
     check_classes(dataset, len(spec.classes))
     judge = Judge(model, dataset, dataset.samples, max_drop, progress)
     return list(judge.verdicts(candidate, name_of(candidate), candidate.engine.manifest.precision))
+
+
+def _differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {found.get(name)} instead of {value}" for name, value in expected.items() if found.get(name) != value
+    )
 
 
 def name_of(candidate: EnginePredictor) -> str:
@@ -182,7 +198,8 @@ def bench(
     opened = {path: load_engine(path, threads=threads) for path in engines}
     predictors: dict[str, Predictor] = {str(path): engine for path, engine in opened.items()}
     if against is not None:
-        predictors = {REFERENCE: open_predictor(against, threads=threads, facts=facts), **predictors}
+        other = open_predictor(against, threads=threads, facts=facts)
+        predictors = {str(against) if isinstance(other, EnginePredictor) else REFERENCE: other, **predictors}
     here = machine(threads or available_threads())
     with _image_file(image, next(iter(opened.values()))) as file:
         timings = time_all(predictors, file, here, Schedule(rounds=rounds), progress)

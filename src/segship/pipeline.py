@@ -43,7 +43,7 @@ class ModelPredictor(Predictor):
     def __init__(self, model: Model, *, threads: int | None = None) -> None:
         signature = model_signature(model.spec)
         super().__init__(model.spec, reference.open_model(model, signature, threads=threads), signature)
-        self.model = model
+        self.model, self._threads = model, threads
 
     def size_of(self, file: Path) -> Size:
         """(height, width) of an image file as this model sees it, from the file's header."""
@@ -60,8 +60,8 @@ class ModelPredictor(Predictor):
         return self.with_spec(spec)
 
     def with_spec(self, spec: ModelSpec) -> ModelPredictor:
-        """The same weights with another spec of the same network."""
-        return ModelPredictor(Model(spec, self.model.module))
+        """The same weights, on as many threads, with another spec of the same network."""
+        return ModelPredictor(Model(spec, self.model.module), threads=self._threads)
 
 
 def load_model(path: Path | str, *, threads: int | None = None, **facts: Any) -> ModelPredictor:

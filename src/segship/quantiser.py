@@ -30,8 +30,8 @@ METHOD: Method = "mse"
 class Quantiser:
     """Calibrates a graph on image files and gives its INT8 form for any backend.
 
-    Ranges are kept in a cache folder by the hash of graph, images, preprocessing and method; an interrupted calibration
-    goes on where it stopped.
+    What was learnt is kept in a cache folder, if one can be written, by the hash of graph, images and preprocessing; an
+    interrupted calibration goes on where it stopped.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class Quantiser:
         cache: Path | None = None,
     ) -> None:
         self._model, self._graph, self._images, self._progress = model, graph, list(images), progress
-        self._method, self._cache = method, cache or cache_folder() / "calibration"
+        kept = cache_folder()
+        self._method, self._cache = method, cache or (kept / "calibration" if kept is not None else None)
         self._ranges: Ranges | None = None
 
     def calibrate(self) -> Ranges:

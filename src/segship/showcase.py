@@ -76,8 +76,14 @@ def read_evidence(engine: Engine) -> tuple[Deployment, list[Example]]:
 
 
 def _read_example(folder: Path) -> Example:
-    photo, reference, candidate = (np.asarray(Image.open(folder / f"{name}.png")) for name in ("photo", "reference", "candidate"))
-    return Example((folder / "name.txt").read_text("utf-8"), photo, SemanticMap(reference), SemanticMap(candidate))
+    try:
+        photo, *maps = (np.asarray(Image.open(folder / f"{name}.png")) for name in ("photo", "reference", "candidate"))
+        name = (folder / "name.txt").read_text("utf-8")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadEngine(f"the evidence in {folder} is damaged ({error}): deploy again") from error
+    # older versions of Pillow give the pixels of a 16-bit PNG as int32
+    reference, candidate = (SemanticMap(each if each.dtype == np.uint8 else each.astype(np.uint16)) for each in maps)
+    return Example(name, photo, reference, candidate)
 
 
 def write_report(

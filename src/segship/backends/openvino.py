@@ -142,9 +142,15 @@ class OpenVinoSession:
 
         check_feeds(self.inputs, feeds)
         request = self._compiled[self._compiled_for(len(feeds[self.inputs[0].name]))].create_infer_request()
-        for name, array in feeds.items():
-            request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(array), shared_memory=True))
-        return lambda: request.infer()
+        # a request does not keep the memory of shared tensors alive: the returned function must
+        tensors = {name: openvino.Tensor(np.ascontiguousarray(array), shared_memory=True) for name, array in feeds.items()}
+        for name, tensor in tensors.items():
+            request.set_tensor(name, tensor)
+
+        def execute(_alive: object = tensors) -> None:
+            request.infer()
+
+        return execute
 
     def close(self) -> None:
         """Give the requests' and the models' memory back."""

@@ -73,6 +73,7 @@ def _precision(module: torch.nn.Module) -> PrecisionReport:
 
 def load(directory: Path, signature: Signature, *, threads: int | None = None) -> ReferenceSession:
     """Rebuild the module and load its weights."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from segship.models import build_module
@@ -81,7 +82,7 @@ def load(directory: Path, signature: Signature, *, threads: int | None = None) -
         network = msgspec.json.decode((directory / _NETWORK).read_bytes(), type=_Network)
         module = build_module(network.family, network.hyperparameters)
         module.load_state_dict(load_file(directory / _WEIGHTS))
-    except (OSError, ValueError, RuntimeError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, msgspec.DecodeError) as error:
         raise BadEngine(f"{directory} holds no network that PyTorch can rebuild ({error}): build the engine again") from error
     return ReferenceSession(module.eval(), signature, threads or available_threads())
 

@@ -17,6 +17,9 @@ from segship import __version__
 from segship.cli import make, show, use
 from segship.core.errors import SegshipError
 
+_BUILD_PACKAGES = ("jinja2", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch")
+"""What only building needs; running an engine must work without."""
+
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -42,11 +45,18 @@ def _run(words: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except SegshipError as error:
         return _failed(str(error), error.exit_code, words)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.UsageError as error:
         hint = f" (see segship {error.ctx.info_name} --help)" if error.ctx and error.ctx.info_name != "segship" else ""
         return _failed(f"{error.format_message().rstrip('.')}{hint}", 2, words)
     except (KeyboardInterrupt, click.exceptions.Abort):
         return _failed("interrupted; nothing half-written was left, and calibration goes on where it stopped", 130, words)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _BUILD_PACKAGES:
+            raise
+        return _failed(f"this needs {error.name}, which is not installed: pip install 'segship[build]'", 2, words)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

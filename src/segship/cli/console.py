@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ class Console:
     """Progress bars on a terminal, one line for each stage elsewhere; as a context manager, it tidies up at the end."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr.isatty() and find_spec("rich") is not None  # rich comes with the extra `build` only
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._stage, self._begin = "", time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,10 @@ def demo(output: Path, as_json: bool) -> int:
         return 0 if result.passed else 1
     for delivered in result.deployments:
         _print(delivered)
-    say(f"The whole demo took {result.seconds:.0f} s. Look at {result.deployments[0].report}, and try:")
-    say(f"  segship predict {result.deployments[0].report.parent} {result.example_image} -o {output}")
+    say(f"The whole demo took {result.seconds:.0f} s. Look at {result.deployments[0].report}")
+    engine = next((delivered.engine for delivered in result.deployments if delivered.engine is not None), None)
+    if engine is not None:
+        say(f"Try: segship predict {shlex.join(map(str, (engine.path, result.example_image, '-o', output)))}")
     return 0 if result.passed else 1
 
 
@@ -109,6 +112,8 @@ def _print(delivered: Delivered) -> None:
     for candidate in delivered.deployment.candidates:
         for reason in candidate.reasons:
             say(f"  {candidate.name}: {reason}")
+    for note in delivered.deployment.notes:
+        say(f"  note: {note}")
     say()
     if delivered.engine is None:
         say(f"  No candidate is right within a drop of {delivered.deployment.max_drop:g}: no engine was written.")
@@ -176,7 +181,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     height, cross, width = text.lower().partition("x")
-    if not cross or not height.isdigit() or not width.isdigit() or min(int(height), int(width)) < 1:
+    if not cross or not height.isdecimal() or not width.isdecimal() or min(int(height), int(width)) < 1:
         raise BadArgument(f"--image-size {text} is not HEIGHTxWIDTH in pixels: write for instance 360x480")
     return int(height), int(width)
 

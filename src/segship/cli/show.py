@@ -75,7 +75,7 @@ def report(engine: Path, output: Path | None) -> None:
     opened = open_engine(engine, check_processor=False)
     deployment, examples = showcase.read_evidence(opened)
     target = output or engine / showcase.REPORT
-    showcase.write_report(target, deployment, opened.manifest, examples, engine)
+    showcase.write_report(target, deployment, opened.manifest, examples, engine.resolve())
     say(str(target))
 
 

@@ -36,6 +36,7 @@ def predict(engine: Path, images: tuple[Path, ...], output: Path, overlay: bool,
     from segship.predictor import load_engine
 
     _refuse_same_names(images)
+    _refuse_overwriting(images, output)
     results = []
     with load_engine(engine, threads=threads) as predictor:
         for image in images:
@@ -54,6 +55,15 @@ def _refuse_same_names(images: tuple[Path, ...]) -> None:
         other = seen.setdefault(image.stem, image)
         if other != image:
             raise BadArgument(f"{other} and {image} would write the same result files: run them with two output folders")
+
+
+def _refuse_overwriting(images: tuple[Path, ...], output: Path) -> None:
+    """NAME.png beside NAME.jpg is its label in a labelled folder, and NAME.png is the image itself where that is a PNG."""
+    for image in images:
+        if (output / f"{image.stem}.png").exists() and image.resolve().parent == output.resolve():
+            raise BadArgument(
+                f"{output / image.stem}.png lies beside {image} and would be overwritten: give another folder with -o"
+            )
 
 
 def _write_result(

@@ -109,20 +109,28 @@ def create_engine(path: Path, manifest: Manifest, write_network: Callable[[Path]
     Nothing is left at ``path`` when anything fails or is interrupted. An existing engine there is replaced;
     anything else there raises :class:`BadEngine`.
     """
-    if path.exists() and not (path / MANIFEST).is_file():
-        raise BadEngine(f"{path} exists and is not an engine, so it is left alone: choose another name with -o")
+    refuse_foreign(path)
     with directory_in_one_piece(path) as partial:
         (partial / NETWORK).mkdir()
         (partial / "evidence").mkdir()
         built = write_network(partial / NETWORK)
         files = {
-            str(file.relative_to(partial)): FileRecord(file_sha256(file), file.stat().st_size)
+            file.relative_to(partial).as_posix(): FileRecord(file_sha256(file), file.stat().st_size)
             for file in sorted((partial / NETWORK).rglob("*"))
             if file.is_file()
         }
         sealed = msgspec.structs.replace(manifest, built=built, files=files).sealed()
         (partial / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1))
     return Engine(path, sealed)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise :class:`BadEngine` when something other than an engine is at ``path``: it would be replaced.
+
+    A manifest alone makes no engine: folders of web applications have a ``manifest.json``, too.
+    """
+    if path.exists() and not ((path / MANIFEST).is_file() and (path / NETWORK).is_dir()):
+        raise BadEngine(f"{path} exists and is not an engine, so it is left alone: choose another name with -o")
 
 
 def open_engine(path: Path | str, *, check_processor: bool = True) -> Engine:
@@ -134,6 +142,7 @@ def open_engine(path: Path | str, *, check_processor: bool = True) -> Engine:
     manifest = _read_manifest(path)
     for name, record in manifest.files.items():
         _check_file(path, name, record)
+    _check_unlisted(path, manifest)
     if check_processor:
         _check_processor(path, manifest.processor)
     return Engine(path, manifest)
@@ -170,6 +179,13 @@ def _check_file(engine: Path, name: str, record: FileRecord) -> None:
         raise BadEngine(f"{file} is missing: build the engine again")
     if file.stat().st_size != record.bytes or file_sha256(file) != record.sha256:
         raise BadEngine(f"{file} is not the file that was built (its hash differs): build the engine again")
+
+
+def _check_unlisted(path: Path, manifest: Manifest) -> None:
+    """Raise :class:`BadEngine` for a file among the backend's that no hash vouches for."""
+    for file in (path / NETWORK).rglob("*"):
+        if not file.is_dir() and file.relative_to(path).as_posix() not in manifest.files:
+            raise BadEngine(f"{file} is no part of the engine that was built: build the engine again")
 
 
 def _check_processor(path: Path, built_on: Processor) -> None:

@@ -59,9 +59,17 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def cache_folder() -> Path:
-    """Where work worth keeping between runs lies: ``$XDG_CACHE_HOME/segship``, by default ``~/.cache/segship``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segship"
+def cache_folder() -> Path | None:
+    """Where work worth keeping between runs lies: ``$XDG_CACHE_HOME/segship``, by default ``~/.cache/segship``.
+
+    None where it cannot be written, as in many containers: then nothing is kept.
+    """
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segship"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 @cache

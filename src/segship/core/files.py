@@ -23,6 +23,9 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn a failure to write below ``path`` into one clear sentence; other operating-system errors pass."""
@@ -31,7 +34,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             sentence = f"the disk is full while writing {path}: free some space and run the command again"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        elif error.errno in _UNWRITABLE:
             sentence = f"cannot write {path} ({error.strerror}): choose another place with -o, or mend its permissions"
         else:
             raise
@@ -74,10 +77,18 @@ def directory_in_one_piece(target: Path) -> Iterator[Path]:
 
 
 def replace_directory(source: Path, target: Path) -> None:
-    """Rename ``source`` to ``target`` on the same file system; what was at ``target`` is removed after that."""
+    """Rename ``source`` to ``target`` on the same file system; what was at ``target`` is removed after that.
+
+    When the second rename fails or is interrupted, what was at ``target`` comes back.
+    """
     with storage_errors(target):
         old = target.with_name(f".{target.name}.old-{os.getpid()}")
-        if target.exists():
-            target.rename(old)
-        source.rename(target)
+        try:
+            if target.exists():
+                target.rename(old)
+            source.rename(target)
+        except BaseException:
+            if old.exists() and not target.exists():
+                old.rename(target)
+            raise
         shutil.rmtree(old, ignore_errors=True)

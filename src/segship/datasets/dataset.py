@@ -108,7 +108,11 @@ def strided(indices: Sequence[int], n: int) -> list[int]:
 
 
 def check_classes(dataset: Dataset, n_classes: int) -> None:
-    """Raise :class:`BadDataset` unless the data set's class count is the model's. Unnamed classes pass."""
+    """Raise :class:`BadDataset` unless labels are classes and their count is the model's. Unnamed classes pass."""
+    if dataset.labelled and dataset.task not in (None, "semantic"):
+        raise BadDataset(
+            f"the labels of {dataset.root} are for the task {dataset.task}: give semantic labels, one class id per pixel"
+        )
     if dataset.classes is None or len(dataset.classes) == n_classes:
         return
     first, last = dataset.classes[0], dataset.classes[-1]

@@ -5,12 +5,14 @@ Every record holds enough to be judged alone: what was compared with what, on ho
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 
 from segship.core.environment import Environment
+from segship.core.errors import BadEngine
 from segship.core.files import storage_errors
 
 Level = Literal["tensors", "predictions", "dataset", "invariance"]
@@ -175,15 +177,24 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 def append(file: Path, record: msgspec.Struct) -> None:
-    """Append one record as a JSON line."""
+    """Append one record as a JSON line: the whole line or, on a full disk, nothing."""
     with storage_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("ab") as stream:
-            stream.write(msgspec.json.encode(record) + b"\n")
+        with file.open("ab", buffering=0) as stream:
+            end, line = stream.seek(0, os.SEEK_END), msgspec.json.encode(record) + b"\n"
+            try:
+                while line:
+                    line = line[stream.write(line) :]
+            except BaseException:
+                stream.truncate(end)
+                raise
 
 
 def read(file: Path, kind: type[Record]) -> list[Record]:
-    """All records of a file, oldest first; an empty list if there is none."""
+    """All records of a file, oldest first; an empty list if there is none. Raises :class:`BadEngine` for a damaged one."""
     if not file.is_file():
         return []
-    return [msgspec.json.decode(line, type=kind) for line in file.read_bytes().splitlines() if line.strip()]
+    try:
+        return [msgspec.json.decode(line, type=kind) for line in file.read_bytes().splitlines() if line.strip()]
+    except msgspec.DecodeError as error:
+        raise BadEngine(f"the evidence {file} is damaged ({error}): deploy or verify again") from error

@@ -8,6 +8,7 @@ from segship.core.backend import Traits
 from segship.core.graph import WEIGHTED_OPS, Graph
 from segship.core.precision import Keep, PrecisionPlan
 from segship.graph.passes.edit import place, reaches
+from segship.graph.passes.legalise import runs_int8
 
 
 def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = ()) -> PrecisionPlan:
@@ -18,6 +19,6 @@ def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = ()) -> Precis
     """
     last = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not reaches(node, WEIGHTED_OPS)]
     exceptions = [Keep(place(node), "fp32", "gives the logits: in 8 bits, classes would tie") for node in last]
-    missing = [kind for kind in WEIGHTED_OPS if kind not in traits.int8_ops]
-    exceptions += [Keep(f"op:{kind}", "fp32", f"the backend has no INT8 kernel for {kind}") for kind in missing]
+    missing = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not runs_int8(node, traits)]
+    exceptions += [Keep(place(node), "fp32", f"the backend has no INT8 kernel for {node.op_type}") for node in missing]
     return PrecisionPlan("int8", (*exceptions, *keep))

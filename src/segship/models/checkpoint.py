@@ -152,10 +152,14 @@ def _unwrap(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], str, d
     for wrapper in _WRAPPERS:
         inner = content.get(wrapper)
         if isinstance(inner, dict) and inner:
-            return inner, wrapper, meta if isinstance(meta, dict) else {}
-    if not all(isinstance(key, str) for key in content):
-        raise BadCheckpoint(f"{file} is a dict without text keys, expected a state dict: save model.state_dict() instead")
-    return content, "", {}
+            return _text_keyed(inner, file), wrapper, meta if isinstance(meta, dict) else {}
+    return _text_keyed(content, file), "", {}
+
+
+def _text_keyed(state: dict[Any, Any], file: Path) -> dict[str, Any]:
+    if not all(isinstance(key, str) for key in state):
+        raise BadCheckpoint(f"{file} holds a dict without text keys, expected a state dict: save model.state_dict() instead")
+    return state
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -53,9 +53,10 @@ class Net:
         inputs = [x, self.weight(f"{path}.weight", c_out, c_in, side, side), self.weight(f"{path}.bias", c_out)]
         return self.node("Conv", inputs, f"{path}/Conv", c_out, pads=[side // 2] * 4, **attributes)
 
-    def up(self, x: ir.Value, path: str, c_in: int, c_out: int) -> ir.Value:
-        inputs = [x, self.weight(f"{path}.weight", c_in, c_out, 2, 2), self.weight(f"{path}.bias", c_out)]
-        return self.node("ConvTranspose", inputs, f"{path}/ConvTranspose", c_out, strides=[2, 2])
+    def up(self, x: ir.Value, path: str, c_in: int, c_out: int, kernel: Size = (2, 2), **attributes: object) -> ir.Value:
+        inputs = [x, self.weight(f"{path}.weight", c_in, c_out, *kernel), self.weight(f"{path}.bias", c_out)]
+        attributes.setdefault("strides", [2, 2])
+        return self.node("ConvTranspose", inputs, f"{path}/ConvTranspose", c_out, **attributes)
 
     def linear(self, x: ir.Value, path: str, c_in: int, c_out: int) -> ir.Value:
         product = self.node("MatMul", [x, self.weight(f"{path}.weight", c_in, c_out)], f"{path}/MatMul")

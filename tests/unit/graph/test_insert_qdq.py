@@ -7,11 +7,12 @@ import onnx_ir as ir
 import pytest
 
 from segship.backends import load_backend
+from segship.core.backend import Traits
 from segship.core.errors import BuildFailed
 from segship.core.graph import Graph
 from segship.core.precision import Keep, PrecisionPlan
 from segship.graph.histogram import Histogram, Range
-from segship.graph.passes.edit import constant_of
+from segship.graph.passes.edit import constant_of, place
 from segship.graph.passes.insert_qdq import insert_qdq, scale_and_zero_point, tensors_to_quantise, weight_scale
 from segship.graph.passes.legalise import legalise
 from segship.graph.plan import int8_plan
@@ -109,13 +110,14 @@ def test_the_plan_is_obeyed_and_kept_with_its_reasons() -> None:
 
 
 def test_the_default_plan_keeps_the_last_layer_and_what_the_backend_lacks_in_float() -> None:
-    graph = small_unet()
-    plan = int8_plan(graph, load_backend("onnxruntime").TRAITS, keep=[Keep("deep", "fp32", "sensitive")])
-    asked = {
-        name: plan.precision_of(name, kind)
-        for name, kind in [("down", "Conv"), ("last", "Conv"), ("up", "ConvTranspose"), ("deep", "Conv")]
-    }
-    assert asked == {"down": "int8", "last": "fp32", "up": "fp32", "deep": "fp32"}
+    net = Net()
+    x = net.up(net.conv(net.image, "down", 3, 8, strides=[2, 2]), "blocks", 8, 8)
+    x = net.up(x, "overlapping", 8, 8, (3, 3), strides=[1, 1], pads=[1] * 4)
+    graph = net.done(net.conv(net.conv(x, "wide", 8, 8), "last", 8, 4), 4)
+    traits = Traits(precisions=("int8",), activations="unsigned", int8_ops=("Conv",))
+    plan = int8_plan(graph, traits, keep=[Keep("wide", "fp32", "sensitive")])
+    asked = {place(node): plan.precision_of(place(node), node.op_type) for node in graph.ir.graph}
+    assert asked == {"down": "int8", "blocks": "int8", "overlapping": "fp32", "wide": "fp32", "last": "fp32"}
     assert all(exception.reason for exception in plan.keep)
 
 

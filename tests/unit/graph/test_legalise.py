@@ -18,6 +18,7 @@ from segship.graph.plan import int8_plan
 from unit.graph.networks import SIZE, PlainSession, images, kinds, named, small_unet
 from unit.graph.test_insert_qdq import NOISE_LIMIT, noise, ranges_of
 
+NO_UPSAMPLING = ("Conv", "MatMul", "Gemm", "MaxPool", "Concat")
 EVERYTHING = ("Conv", "ConvTranspose", "MatMul", "Gemm", "MaxPool", "Concat")
 
 
@@ -43,11 +44,11 @@ def build(backend: str, graph: Graph, factory: pytest.TempPathFactory) -> tuple[
     return built, session.run({"image": images(1, seed=9)[0]})["logits"]
 
 
-@pytest.mark.parametrize(("backend", "int8_layers"), [("onnxruntime", 3), ("openvino", 4)])
-def test_every_layer_that_shall_runs_in_int8(backend: str, int8_layers: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_every_layer_but_the_last_runs_in_int8(backend: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     graph, ready = quantised_for(load_backend(backend).TRAITS)
     built, found = build(backend, ready, tmp_path_factory)
-    assert built.precision.found == {"int8": int8_layers, "fp32": 5 - int8_layers}
+    assert built.precision.found == {"int8": 4, "fp32": 1}
     expected = PlainSession(graph).run({"image": images(1, seed=9)[0]})["logits"]
     assert (found - expected).std() < NOISE_LIMIT * expected.std()
 
@@ -70,7 +71,7 @@ def test_a_scale_shared_by_a_concat_costs_onnxruntime_integer_kernels(tmp_path_f
     assert joined.low < 0
     shared = {**ranges, "down/Relu/out": joined}
     built, _ = build("onnxruntime", legalise(insert_qdq(graph, shared, plan), chosen), tmp_path_factory)
-    assert built.precision.found == {"int8": 2, "fp32": 3}
+    assert built.precision.found == {"int8": 3, "fp32": 2}
 
 
 def test_symmetric_means_no_zero_point_and_covers_the_range() -> None:
@@ -90,8 +91,8 @@ def test_symmetric_means_no_zero_point_and_covers_the_range() -> None:
 def test_an_operator_without_a_kernel_is_refused_not_undone() -> None:
     graph = small_unet()
     asked = insert_qdq(graph, ranges_of(graph), PrecisionPlan("int8"))
-    with pytest.raises(BuildFailed, match="op:ConvTranspose"):
-        legalise(asked, traits(int8_ops=("Conv",)))
+    with pytest.raises(BuildFailed, match="op:Conv "):
+        legalise(asked, traits(int8_ops=("ConvTranspose",)))
     with pytest.raises(BuildFailed, match="no INT8 kernel"):
         legalise(asked, traits(precisions=("fp32",)))
 

@@ -121,7 +121,7 @@ def _commands(manifest: Manifest | None, deployment: Deployment, engine: str) ->
     return [
         ("Segment your pictures", f"segship predict {name} photo.jpg -o masks"),
         ("Check it on your data", f"segship verify {name} --data DIR"),
-        ("Time it on your machine", f"segship bench {name} --against torch"),
+        ("Time it on your machine", f"segship bench {name} --against {checkpoint}"),
         ("Look inside", f"segship inspect {name}"),
         (
             "Make it again",

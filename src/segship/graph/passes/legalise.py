@@ -10,6 +10,7 @@ from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
 from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, new_node
 from segship.graph.passes.insert_qdq import SAME_VALUES
+from segship.graph.passes.upsample_as_conv import makes_blocks, upsample_as_conv
 
 NAME = "legalise"
 
@@ -27,6 +28,7 @@ def legalise(graph: Graph, traits: Traits) -> Graph:
     done = {
         "pairs_dropped": _drop_useless_pairs(model.graph, traits),
         "made_symmetric": _make_symmetric(model.graph) if traits.activations == "symmetric" else 0,
+        "upsampled_by_conv": _upsample_by_conv(model.graph, traits),
         "argmax_as_topk": _argmax_as_topk(model.graph) if traits.argmax == "TopK" else 0,
     }
     drop_unused_constants(model.graph)
@@ -34,9 +36,15 @@ def legalise(graph: Graph, traits: Traits) -> Graph:
     return graph.after(model, PassRecord(NAME, "legalise", options, changed=any(done.values())))
 
 
+def runs_int8(node: ir.Node, traits: Traits) -> bool:
+    """Whether a backend of these traits can run the weighted node in INT8, itself or in a form that ``legalise`` gives it."""
+    replaceable = "Conv" in traits.int8_ops and makes_blocks(node)
+    return "int8" in traits.precisions and (node.op_type in traits.int8_ops or replaceable)
+
+
 def _check_kernels(graph: Graph, traits: Traits) -> None:
     for node in graph.ir.graph:
-        if _is_int8(node) and (node.op_type not in traits.int8_ops or "int8" not in traits.precisions):
+        if _is_int8(node) and not runs_int8(node, traits):
             raise BuildFailed(
                 f"{node.name} shall run in INT8, but the backend has no INT8 kernel for {node.op_type}: "
                 f"add an exception for op:{node.op_type} to the precision plan"
@@ -115,6 +123,15 @@ def _make_symmetric(graph: ir.Graph) -> int:
                 node.replace_input_with(index, value)
         down.outputs[0].dtype = ir.DataType.INT8
     return len(pairs)
+
+
+def _upsample_by_conv(graph: ir.Graph, traits: Traits) -> int:
+    if "ConvTranspose" in traits.int8_ops:
+        return 0
+    found = [node for node in graph if node.op_type == "ConvTranspose" and _is_int8(node)]
+    for node in found:
+        upsample_as_conv(graph, node)
+    return len(found)
 
 
 def _argmax_as_topk(graph: ir.Graph) -> int:

@@ -63,13 +63,14 @@ def read(checkpoint: Checkpoint, facts: Facts) -> tuple[ModelSpec, Tensors]:
     """Spec and tensors of a SegFormer checkpoint of either layout."""
     if huggingface.claims(checkpoint.tensors):
         tensors = huggingface.official_tensors(checkpoint.tensors)
-        defaults = huggingface.defaults(checkpoint)
+        stated = [name for name in facts.__struct_fields__ if getattr(facts, name) is not None]
+        defaults = huggingface.defaults(checkpoint, stated)
     else:
         # conv_seg is created by mmsegmentation's base head and never used by SegFormer's
         tensors = {key: value for key, value in checkpoint.tensors.items() if not key.startswith("decode_head.conv_seg.")}
         n_outputs = shape_of(tensors, "decode_head.linear_pred.bias", 1)[0]
         defaults = published_variant(encoder_name(tensors), n_outputs, facts.variant)
-    assumed = [assumption for assumption in defaults.assumed if getattr(facts, assumption.fact, None) is None]
+    assumed = [assumption for assumption in defaults.assumed if not _is_stated(facts, assumption.fact)]
     hyperparameters = _hyperparameters(tensors, facts, defaults, assumed)
     n_classes = hyperparameters["n_classes"]
     names = facts.classes or defaults.classes or _meta_classes(checkpoint, n_classes)
@@ -103,7 +104,7 @@ def _hyperparameters(tensors: Tensors, facts: Facts, defaults: Defaults, assumed
         "n_classes": shape_of(tensors, "decode_head.linear_pred.weight", 4)[0],
         "dims": dims,
         "depths": [count(tensors, rf"backbone\.block{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)],
-        "heads": list(_heads(dims, facts, assumed)),
+        "heads": list(_heads(dims, facts.num_heads or defaults.num_heads, assumed)),
         "hidden": [shape_of(tensors, f"{block}.mlp.fc1.weight", 2)[0] for block in first_blocks],
         "sr_ratios": [shape_of(tensors, key, 4)[3] if key in tensors else 1 for key in reductions],
         "head_width": shape_of(tensors, "decode_head.linear_pred.weight", 4)[1],
@@ -111,12 +112,17 @@ def _hyperparameters(tensors: Tensors, facts: Facts, defaults: Defaults, assumed
     }
 
 
-def _heads(dims: list[int], facts: Facts, assumed: list[Assumption]) -> tuple[int, int, int, int]:
-    """Head counts leave no trace in the weights; all published variants have 1, 2, 5, 8."""
-    heads = facts.num_heads or (1, 2, 5, 8)
-    if facts.num_heads is None:
+def _is_stated(facts: Facts, name: str) -> bool:
+    """Whether the caller states a fact; windows are stated by ``slide`` alone, too."""
+    return getattr(facts, name, None) is not None or (name == "test_mode" and facts.slide is not None)
+
+
+def _heads(dims: list[int], known: tuple[int, ...] | None, assumed: list[Assumption]) -> tuple[int, ...]:
+    """Head counts leave no trace in the weights: stated, or from ``config.json``; all published variants have 1, 2, 5, 8."""
+    heads = known or (1, 2, 5, 8)
+    if known is None:
         assumed.append(Assumption("num_heads", "1, 2, 5, 8", "NVlabs/SegFormer mix_transformer.py, all of mit_b0 to mit_b5"))
-    if any(dim % count for dim, count in zip(dims, heads, strict=True)):
+    if any(count < 1 or dim % count for dim, count in zip(dims, heads, strict=True)):
         raise BadArgument(f"encoder widths {dims} cannot be split into {', '.join(map(str, heads))} heads: state num_heads")
     return heads
 
@@ -129,6 +135,8 @@ def _slide(facts: Facts, default: Slide | None) -> Slide | None:
     slide = facts.slide or default
     if facts.test_mode == "slide" and slide is None:
         raise BadArgument("test_mode 'slide' needs the windows: state slide with crop and stride, both (height, width)")
+    if slide is not None and any(step > side for step, side in zip(slide.stride, slide.crop, strict=True)):
+        raise BadArgument(f"windows of {slide.crop} every {slide.stride} pixels leave gaps: state a stride of at most the crop")
     return slide
 
 

@@ -85,8 +85,11 @@ def _counted_from_one(name: str) -> str:
     return name
 
 
-def defaults(checkpoint: Checkpoint) -> Defaults:
-    """What ``config.json`` and ``preprocessor_config.json`` say; where they are missing, transformers' defaults."""
+def defaults(checkpoint: Checkpoint, stated: Collection[str]) -> Defaults:
+    """What ``config.json`` and ``preprocessor_config.json`` say; where they are missing, transformers' defaults.
+
+    ``stated``: names of the facts that the caller states; what the files say of them is not read, so it may be unusable.
+    """
     config, processor = checkpoint.config or {}, checkpoint.preprocessor
     assumed = []
     if processor is None:
@@ -100,15 +103,15 @@ def defaults(checkpoint: Checkpoint) -> Defaults:
     return Defaults(
         name=f"segformer-{encoder}-hf",
         layout="Hugging Face",
-        resize=_resize(processor),
+        resize=KeepSize() if "resize" in stated else _resize(processor),
         slide=None,
         resize_to=("image",),
-        mean=_on_255(processor, "image_mean", IMAGENET_MEAN),
-        std=_on_255(processor, "image_std", IMAGENET_STD),
+        mean=IMAGENET_MEAN if "mean" in stated else _on_255(processor, "image_mean", IMAGENET_MEAN, 0.0),
+        std=IMAGENET_STD if "std" in stated else _on_255(processor, "image_std", IMAGENET_STD, 1.0),
         layer_norm_eps=1e-5,
         num_heads=_heads(config),
         exif_orientation=False,
-        classes=_classes(config),
+        classes=None if "classes" in stated else _classes(config),
         assumed=tuple(assumed),
     )
 
@@ -126,16 +129,24 @@ def _resize(processor: dict[str, Any]) -> Resize:
     return ExactResize((height, width), "pil_bilinear")
 
 
-def _on_255(processor: dict[str, Any], name: str, default: tuple[float, ...]) -> tuple[float, ...]:
-    """Mean and std are stored for pixels in 0..1; ours are for 0..255."""
-    values = processor.get(name)
+def _on_255(processor: dict[str, Any], name: str, default: tuple[float, ...], without: float) -> tuple[float, ...]:
+    """Mean and std are stored for pixels times ``rescale_factor`` (by default in 0..1); ours are for 0..255.
+
+    ``without`` is the value that stands for no normalisation.
+    """
+    factor = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
+    if not isinstance(factor, float | int) or not factor > 0:
+        raise BadCheckpoint(
+            f"preprocessor_config.json has rescale_factor {factor}, expected a number above 0: mend it or state mean and std"
+        )
+    values = processor.get(name) if processor.get("do_normalize", True) else [without] * 3
     if values is None:
-        return default
+        return default if factor == 1 / 255 else tuple(value / 255 / factor for value in default)
     numbers = isinstance(values, list) and len(values) == 3 and all(isinstance(value, float | int) for value in values)
     if not numbers or (name == "image_std" and min(values) <= 0):
         found = f"preprocessor_config.json has {name} {values}"
         raise BadCheckpoint(f"{found}, expected three numbers (std above 0): mend it or state the fact {name[6:]}")
-    return tuple(255 * value for value in values)
+    return tuple(value * (1 / factor) for value in values)
 
 
 def _heads(config: dict[str, Any]) -> tuple[int, ...] | None:

@@ -1,0 +1,58 @@
+"""INT8 must really run: what the runtimes say of their own kernels, for our form and for the one that looks right and is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from segship import load_model
+from segship.backends import load_backend
+from segship.pipeline import ModelPredictor, build, export
+from segship.quantiser import Quantiser
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def model(scene_checkpoint: Path) -> ModelPredictor:
+    return load_model(scene_checkpoint, scale=1.0)
+
+
+@pytest.fixture(scope="module")
+def quantiser(model: ModelPredictor, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Quantiser:
+    graph = export(model, image_size=SIZE)
+    return Quantiser(model, graph, sorted(scenes.glob("*.jpg")), cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.mark.parametrize(
+    ("backend", "int8", "fp32"),
+    [
+        ("onnxruntime", 18, 5),  # 18 convolutions; no integer kernel for 4 transposed ones; the logits' own stays float
+        ("openvino", 22, 1),
+    ],
+)
+def test_convolutions_run_in_int8(backend: str, int8: int, fp32: int, quantiser: Quantiser, tmp_path: Path) -> None:
+    report = build(quantiser.quantised(load_backend(backend).TRAITS), backend, tmp_path / "tiny.engine").manifest.built.precision
+    assert report.asked == {"int8": int8, "fp32": fp32}
+    assert report.found == {"int8": int8, "fp32": fp32}
+    assert not report.disagreements
+
+
+def test_read_back_catches_symmetric_qdq_on_onnxruntime(quantiser: Quantiser, tmp_path: Path) -> None:
+    """The TensorRT placement: ONNX Runtime runs every convolution with its ReLU in float, and warns nobody."""
+    symmetric = msgspec.structs.replace(load_backend("onnxruntime").TRAITS, activations="symmetric", quantised_conv_output=False)
+    report = build(quantiser.quantised(symmetric), "onnxruntime", tmp_path / "trap.engine").manifest.built.precision
+    assert report.asked["int8"] == 18
+    assert report.found is not None
+    assert report.found.get("int8", 0) == 0
+    assert len(report.disagreements) == 18
+    assert {(each.asked, each.found) for each in report.disagreements} == {("int8", "fp32")}
+
+
+def test_weights_are_stored_in_int8(quantiser: Quantiser, tmp_path: Path) -> None:
+    traits = load_backend("openvino").TRAITS
+    fp32 = build(quantiser.plain(traits), "openvino", tmp_path / "fp32.engine")
+    int8 = build(quantiser.quantised(traits), "openvino", tmp_path / "int8.engine")
+    weights = {engine.path: (engine.network / "model.bin").stat().st_size for engine in (fp32, int8)}
+    assert weights[int8.path] < 0.4 * weights[fp32.path]  # a quarter, plus scales and the float layers
