@@ -193,7 +193,7 @@ def bench(
 ) -> list[Timing]:
     """Time engines (and the checkpoint ``against`` in PyTorch) side by side; timings are appended to each engine's evidence.
 
-    ``image`` None: a picture of noise of a size that the first engine takes.
+    ``image`` None: a picture of noise, of the size that the first engine of fixed size takes.
     """
     opened = {path: load_engine(path, threads=threads) for path in engines}
     predictors: dict[str, Predictor] = {str(path): engine for path, engine in opened.items()}
@@ -201,7 +201,8 @@ def bench(
         other = open_predictor(against, threads=threads, facts=facts)
         predictors = {str(against) if isinstance(other, EnginePredictor) else REFERENCE: other, **predictors}
     here = machine(threads or available_threads())
-    with _image_file(image, next(iter(opened.values()))) as file:
+    choosiest = min(opened.values(), key=lambda engine: engine.signature.input_size is None)
+    with _image_file(image, choosiest) as file:
         timings = time_all(predictors, file, here, Schedule(rounds=rounds), progress)
     for path, engine in opened.items():
         for (name, _), timing in timings.items():

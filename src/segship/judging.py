@@ -45,8 +45,9 @@ class Tried:
 
     @property
     def right(self) -> bool:
-        """Whether it was built and every verdict holds."""
-        return self.engine is not None and self.record.skipped is None and all(v.passed for v in self.record.verdicts)
+        """Whether it was built and judged, and every verdict holds: without evidence nothing is right."""
+        built = self.engine is not None and self.record.skipped is None
+        return built and bool(self.record.verdicts) and all(self.record.verdicts)
 
 
 class LabelMaps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from contract.checkpoints import NETWORKS, hugging_face_state, random_state, write, write_hugging_face
 from golden.case import CASES, cases
 from segship.core.errors import BadArgument, BadCheckpoint
+from segship.core.spec import KeepSize, Normalise
 from segship.models import FAMILIES, build_module, load_model
 from segship.models.checkpoint import Checkpoint, read_checkpoint
 
@@ -197,3 +199,22 @@ def test_other_heads_must_be_stated(tmp_path: Path) -> None:
     with pytest.raises(BadArgument, match="state num_heads"):
         load_model(path)
     assert load_model(path, num_heads=(1, 2, 3, 4)).spec.hyperparameters == facts
+
+
+def test_hugging_face_files_are_obeyed_or_overruled(tmp_path: Path) -> None:
+    facts = NETWORKS["segformer-small"][1]
+    write(hugging_face_state(random_state("segformer-small")), tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": facts["heads"]}))
+    processor = {"size": 64, "do_rescale": False, "image_mean": [1.0, 2.0, 3.0], "image_std": [4.0, 5.0, 6.0]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    spec = load_model(tmp_path).spec
+    assert spec.hyperparameters["heads"] == facts["heads"]
+    assert "num_heads" not in {assumption.fact for assumption in spec.assumed}
+    assert spec.image.normalise == Normalise(1.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": 64}, "do_normalize": False}))
+    with pytest.raises(BadCheckpoint, match="state the fact resize"):
+        load_model(tmp_path)
+    spec = load_model(tmp_path, resize={"type": "keep"}).spec
+    assert spec.image.resize == KeepSize()
+    assert spec.image.normalise == Normalise(1.0, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))

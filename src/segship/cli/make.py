@@ -95,12 +95,13 @@ def deploy(
 
 def _print(delivered: Delivered) -> None:
     """The outcome for a person: verdict, table, where the files are."""
+    labelled = any(candidate.metric is not None for candidate in delivered.deployment.candidates)
     rows = [
         [
             f"{'* ' if candidate.chosen else '  '}{candidate.name}",
             _number(candidate.network_ms, 1),
             _number(candidate.image_ms, 1),
-            _number(candidate.metric, 2),
+            *([_number(candidate.metric, 2)] if labelled else []),
             _number(candidate.drop, 2),
             _number(candidate.agreement, 2),
             _number(candidate.size_bytes / 1e6 if candidate.size_bytes else None, 1),
@@ -108,7 +109,8 @@ def _print(delivered: Delivered) -> None:
         for candidate in delivered.deployment.candidates
     ]
     say(f"\n{delivered.deployment.title}\n")
-    say(table(["  candidate", "network ms", "image ms", delivered.deployment.metric_name, "drop", "agreement %", "MB"], rows))
+    metric = [delivered.deployment.metric_name] if labelled else []
+    say(table(["  candidate", "network ms", "image ms", *metric, "drop", "agreement %", "MB"], rows))
     for candidate in delivered.deployment.candidates:
         for reason in candidate.reasons:
             say(f"  {candidate.name}: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from functools import cache
@@ -53,10 +54,24 @@ def package_version(name: str) -> str | None:
 
 
 def available_threads() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processor cores that this process may use: by its affinity, and by its container's share of time, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _container_cores(Path("/sys/fs/cgroup")) or cores)
+
+
+def _container_cores(cgroup: Path) -> int | None:
+    """What a container's quota allows (``docker run --cpus 2``, a Kubernetes limit); None without a quota.
+
+    More threads than that are not run faster but stopped for most of every period.
+    """
+    try:
+        if (cgroup / "cpu.max").is_file():  # version 2: "200000 100000" or "max 100000", microseconds
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return max(1, math.ceil(int(quota) / int(period))) if int(quota) > 0 else None
+    except (OSError, ValueError):
+        return None
 
 
 def cache_folder() -> Path | None:

@@ -219,6 +219,10 @@ def _mask_values(checkpoint: Checkpoint, facts: Facts, n_classes: int) -> tuple[
         values = msgspec.convert(stated, tuple[int | tuple[int, int, int], ...])
     except msgspec.ValidationError as error:
         raise BadCheckpoint(f"mask_values in {checkpoint.path} are not pixel values or RGB triples: {error}") from error
+    grey, colours = (value for value in values if isinstance(value, int)), [value for value in values if isinstance(value, tuple)]
+    fits = len(colours) in (0, len(values)) and all(0 <= each <= 255 for colour in colours for each in colour)
+    if not fits or any(not 0 <= value <= 65535 for value in grey):
+        raise BadCheckpoint(f"mask_values {values} in {checkpoint.path} cannot be written to a picture: state mask_values")
     if len(values) != max(n_classes, 2):
         raise BadCheckpoint(f"{checkpoint.path} has {len(values)} mask_values for {max(n_classes, 2)} classes: state mask_values")
     return values

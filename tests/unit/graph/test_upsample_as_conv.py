@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from segship.backends import load_backend
@@ -23,7 +24,9 @@ def upsampling(block: Size = (2, 3), size: Size | None = SIZE, *, relu: bool = F
     x = net.up(net.conv(net.image, "first", 3, 8), "up", 8, 5, block, strides=list(block))
     if relu:
         x = net.node("Relu", [x], "up/Relu", 5)
-    return net.done(net.conv(x, "last", 5, 4), 4)
+    graph = net.done(net.conv(x, "last", 5, 4), 4)
+    graph.ir.graph.outputs[0].shape = ir.Shape(["batch", 4, None, None])
+    return graph
 
 
 def both(graph: Graph, ranges_from: Graph) -> tuple[Graph, Graph]:
@@ -72,7 +75,8 @@ def test_onnxruntime_runs_it_in_int8(tmp_path_factory: pytest.TempPathFactory) -
     graph = upsampling((2, 2))
     _, replaced = both(graph, graph)
     built = module.build(replaced, tmp_path_factory.mktemp("engine"))
-    assert {layer.name: layer.precision for layer in built.precision.layers}["up/ConvTranspose"] == "int8"
+    found = {layer.precision for layer in built.precision.layers if layer.name.startswith("up/ConvTranspose")}
+    assert found == {"int8"}
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def _share(graph: ir.Graph, conv: ir.Node, part: ir.Value, weight: np.ndarray, i
 
 
 def _merge_into_linear(graph: ir.Graph, conv: ir.Node) -> bool:
-    """``Conv1x1(Reshape(Transpose(Add(MatMul(x, W), b))))`` of equal width: the convolution goes into W and b."""
+    """``Conv1x1(Transpose(Reshape(Add(MatMul(x, W), b))))`` of equal width: the convolution goes into W and b."""
     chain = _linear_before(conv)
     kernel = _constant(conv.inputs[1])
     if (
@@ -133,12 +133,16 @@ def _merge_into_linear(graph: ir.Graph, conv: ir.Node) -> bool:
     return True
 
 
+_LAYOUT = ("Reshape", "Transpose")
+
+
 def _linear_before(conv: ir.Node) -> tuple[ir.Node, ir.Node] | None:
-    found = []
+    """(MatMul, Add) of the linear layer whose tokens the convolution sees as a map."""
+    found: list[ir.Node] = []
     value = conv.inputs[0] if _is_pointwise(conv) else None
-    for kind in ("Reshape", "Transpose", "Add", "MatMul"):
+    for kinds in (_LAYOUT, _LAYOUT, ("Add",), ("MatMul",)):
         node = value.producer() if value is not None and _feeds_one(value) else None
-        if node is None or node.op_type != kind:
+        if node is None or node.op_type not in kinds:
             return None
         found.append(node)
         value = node.inputs[0]

@@ -43,11 +43,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         n, _, c = x.shape
-        q = self.q(x).reshape(n, h * w, self.heads, c // self.heads).permute(0, 2, 1, 3)  # (n, heads, tokens, c/heads)
+        # scaled before the product, not after it as in the official code: fewer multiplications, the same value
+        q = (self.q(x) * self.scale).reshape(n, h * w, self.heads, c // self.heads).permute(0, 2, 1, 3)
         if self.reduced:
             x = self.norm(_tokens(self.sr(_map(x, h, w))))
         kv = self.kv(x).reshape(n, x.shape[1], 2, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        attention = torch.softmax((q @ kv[0].transpose(-2, -1)) * self.scale, dim=-1)
+        attention = torch.softmax(q @ kv[0].transpose(-2, -1), dim=-1)  # (n, heads, tokens, reduced tokens)
         y: Tensor = self.proj((attention @ kv[1]).transpose(1, 2).reshape(n, h * w, c))
         return y
 
@@ -195,11 +196,13 @@ class SegFormer(nn.Module):
 
 
 def _tokens(x: Tensor) -> Tensor:
-    return x.flatten(2).transpose(1, 2)
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _map(x: Tensor, h: int, w: int) -> Tensor:
-    return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], h, w)
+    """The official ``transpose(1, 2).reshape(n, c, h, w)`` in the other order: same values, but one transpose that runtimes
+    can turn into a change of memory layout."""
+    return x.reshape(x.shape[0], h, w, x.shape[2]).permute(0, 3, 1, 2)
 
 
 def _resized(x: Tensor, size: torch.Size) -> Tensor:
