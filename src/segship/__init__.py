@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from segship.core.errors import BadInput, SegshipError, VerdictFailed
+    from segship.core.errors import BadInput, SegshipError
     from segship.core.predictions import SemanticMap
     from segship.datasets import open_dataset
     from segship.deploy import deploy
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _HOME = {
     "BadInput": "segship.core.errors",
     "SegshipError": "segship.core.errors",
-    "VerdictFailed": "segship.core.errors",
     "SemanticMap": "segship.core.predictions",
     "build": "segship.pipeline",
     "deploy": "segship.deploy",
@@ -37,7 +36,6 @@ __all__ = [
     "BadInput",
     "SegshipError",
     "SemanticMap",
-    "VerdictFailed",
     "__version__",
     "build",
     "deploy",

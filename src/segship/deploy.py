@@ -111,18 +111,32 @@ def deploy(
         with clock("measure"):
             tried = judge.time(tried, options.schedule, options.threads or available_threads())
         tried = choose(tried)
-        deployment = Deployment(
-            title=f"{model.spec.variant} on {dataset.root.resolve().name}",
-            metric_name=semantic.METRIC if dataset.labelled else "agreement",
-            max_drop=options.max_drop,
-            candidates=tuple(each.record for each in tried),
-            calibration_images=len(calibration),
-            evaluation_images=len(judged),
-            notes=(*notes(model, dataset, calibration, judged, image_size), *precision_notes(tried)),
-            seconds=clock.seconds,
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        )
+        said = (*notes(model, dataset, calibration, judged, image_size), *precision_notes(tried))
+        deployment = summary(model, dataset, tried, options, (len(calibration), len(judged)), said, clock)
         return deliver(deployment, tried, judge, output)
+
+
+def summary(
+    model: ModelPredictor,
+    dataset: Dataset,
+    tried: Sequence[Tried],
+    options: Options,
+    images: tuple[int, int],
+    said: tuple[str, ...],
+    clock: Stages,
+) -> Deployment:
+    """Everything that was found out; ``images`` counts calibration and evaluation images."""
+    return Deployment(
+        title=f"{model.spec.variant} on {dataset.root.resolve().name}",
+        metric_name=semantic.METRIC if dataset.labelled else "agreement",
+        max_drop=options.max_drop,
+        candidates=tuple(each.record for each in tried),
+        calibration_images=images[0],
+        evaluation_images=images[1],
+        notes=said,
+        seconds=clock.seconds,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
 
 
 def wanted_candidates(options: Options) -> list[Candidate]:

@@ -103,6 +103,8 @@ def verify(
 
     Without ``against`` or without ``data`` only the invariance tests run (on the data's images, or on noise).
     """
+    if against is not None and data is None:
+        raise BadArgument("to compare with a checkpoint, images are needed: give --data DIR")
     with load_engine(engine) as candidate:
         if against is not None and data is not None:
             verdicts = _beside_model(candidate, against, data, max_drop, facts, progress)

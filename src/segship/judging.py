@@ -13,6 +13,7 @@ import numpy as np
 
 from segship.core.engine import Engine
 from segship.core.environment import Environment, environment
+from segship.core.errors import BadEngine, RunFailed
 from segship.core.image import ImageArray
 from segship.core.precision import Precision
 from segship.core.predictions import SemanticMap
@@ -82,8 +83,11 @@ class Judge:
         """The candidate with its verdicts: invariance, tensors, and the whole data set."""
         if tried.engine is None:
             return tried
-        with load_engine(tried.engine.path) as engine:
-            verdicts = self.verdicts(engine, tried.record.name, tried.engine.manifest.precision)
+        try:
+            with load_engine(tried.engine.path) as engine:
+                verdicts = self.verdicts(engine, tried.record.name, tried.engine.manifest.precision)
+        except (RunFailed, BadEngine) as error:  # one bad candidate does not end the search
+            return replace(tried.with_(skipped=f"it was built, but does not run: {error}"), engine=None)
         whole = verdicts[-1].measured
         return tried.with_(
             verdicts=verdicts,

@@ -22,12 +22,12 @@ from segship.core.errors import BadArgument
 from segship.core.graph import Graph
 from segship.core.image import resized_size
 from segship.core.precision import PrecisionReport
-from segship.core.spec import ModelSpec, Signature, Size, TensorSpec
+from segship.core.spec import ExactResize, ModelSpec, Signature, Size, TensorSpec
 from segship.datasets.images import image_size
 from segship.graph.export import check_export
 from segship.graph.export import export as export_module
 from segship.graph.labels import label_map
-from segship.graph.recipe import optimise
+from segship.graph.recipe import legalised, optimise
 from segship.models import Model
 from segship.models import load_model as load_torch_model
 from segship.predictor import Predictor
@@ -109,8 +109,8 @@ def export(model: ModelPredictor, *, image_size: Size | None = None, output: Lit
 
 def network_size(spec: ModelSpec, image_size: Size | None) -> Size | None:
     """Network input size for images of one size: the window's, for a sliding-window model."""
-    if image_size is None:
-        return None
+    if image_size is None:  # one size whatever the image's, or any
+        return spec.image.resize.size if isinstance(spec.image.resize, ExactResize) and spec.slide is None else None
     resized = resized_size(spec.image.resize, image_size)
     if spec.slide is None:
         return resized
@@ -125,6 +125,8 @@ def build(graph: Graph, backend: str, path: Path | str, *, calibration: Calibrat
     module = usable_backend(backend)
     if module.TRAITS.source != "graph":
         raise BadArgument(f"the backend {backend} runs the PyTorch model, it compiles no graph: choose another")
+    if not any(record.stage == "legalise" for record in graph.history):
+        graph = legalised(graph, module.TRAITS)
     manifest = _manifest(graph.spec, graph.signature, backend, history=graph.history, plan=graph.plan, calibration=calibration)
     return create_engine(Path(path), manifest, lambda directory: module.build(graph, directory))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contract.checkpoints import write
 from PIL import Image
+
+from contract.checkpoints import write
 from segship.models import build_module
 
 GIB = 2**30

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contract.checkpoints import random_state, write
 from PIL import Image
+
+from contract.checkpoints import random_state, write
 from segship import load_engine, load_model
 from segship.cli import main
 from segship.core.image import ImageArray
@@ -56,7 +57,9 @@ def test_the_report_can_be_made_again_with_the_same_bytes(delivered: Delivered, 
     assert (tmp_path / "again.html").read_bytes() == delivered.report.read_bytes()
 
 
-def test_json_output_is_one_object(scene_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_one_object(
+    scene_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["deploy", str(scene_checkpoint), "--data", str(scenes), "-o", str(tmp_path / "a.engine"), "--fact", "scale=1.0"]
     with pytest.raises(SystemExit, match="0"):
         main([*words, "--backend", "onnxruntime", "--precision", "fp32", "--json"])

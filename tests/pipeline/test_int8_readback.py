@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from segship import load_model
 from segship.backends import load_backend
 from segship.pipeline import ModelPredictor, build, export

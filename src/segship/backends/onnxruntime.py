@@ -14,7 +14,7 @@ import numpy as np
 
 from segship.core.backend import Array, Built, Feeds, Traits, check_feeds
 from segship.core.environment import available_threads
-from segship.core.errors import BadEngine, BuildFailed
+from segship.core.errors import BadEngine, BuildFailed, RunFailed
 from segship.core.precision import LayerPrecision, compare_precisions
 from segship.core.spec import Signature, TensorSpec
 
@@ -140,7 +140,10 @@ class OnnxRuntimeSession:
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Run once, host to host."""
         check_feeds(self.inputs, feeds)
-        results = self._session.run(self._output_names, dict(feeds))
+        try:
+            results = self._session.run(self._output_names, dict(feeds))
+        except Exception as error:  # the binding raises its own types
+            raise RunFailed(f"ONNX Runtime failed while running the engine: {str(error).partition(chr(10))[0]}") from error
         return dict(zip(self._output_names, results, strict=True))
 
     def bind(self, feeds: Feeds) -> Callable[[], None]:

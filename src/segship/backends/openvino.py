@@ -10,7 +10,7 @@ import numpy as np
 
 from segship.core.backend import Array, Built, Feeds, Traits, check_feeds
 from segship.core.environment import available_threads, package_version
-from segship.core.errors import BadEngine, BuildFailed
+from segship.core.errors import BadEngine, BuildFailed, RunFailed
 from segship.core.precision import LayerPrecision, compare_precisions
 from segship.core.spec import Signature, TensorSpec
 
@@ -133,7 +133,10 @@ class OpenVinoSession:
         """Run once, host to host."""
         check_feeds(self.inputs, feeds)
         request = self._requests[self._compiled_for(len(feeds[self.inputs[0].name]))]
-        results = request.infer(dict(feeds), share_inputs=True, share_outputs=False)
+        try:
+            results = request.infer(dict(feeds), share_inputs=True, share_outputs=False)
+        except RuntimeError as error:
+            raise RunFailed(f"OpenVINO failed while running the engine: {str(error).partition(chr(10))[0]}") from error
         return {output.name: np.asarray(results[output.name]) for output in self.outputs}
 
     def bind(self, feeds: Feeds) -> Callable[[], None]:

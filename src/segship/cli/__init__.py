@@ -6,8 +6,10 @@ object goes to standard output; progress and messages always go to standard erro
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -36,6 +38,8 @@ for _command in (*make.COMMANDS, *use.COMMANDS, *show.COMMANDS):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with contextlib.suppress(ValueError):  # only the main thread may; a polite end request tidies up as Ctrl-C does
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(_run(words))
 
 

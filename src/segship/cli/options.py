@@ -27,6 +27,17 @@ facts = click.option(
 data = click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of images, with or without labels.")
 
 
+_NO_FACTS = (
+    "checkpoint",
+    "data",
+    "options",
+    "output",
+    "path",
+    "progress",
+    "threads",
+)  # arguments of the functions that take facts
+
+
 def path_argument(name: str, **more: Any) -> Callable[[_F], _F]:
     """A path argument; whether it exists is checked where it is read, with a better sentence."""
     return click.argument(name, type=click.Path(path_type=Path), **more)
@@ -39,6 +50,8 @@ def parsed_facts(facts: tuple[str, ...]) -> dict[str, Any]:
         name, equals, value = fact.partition("=")
         if not equals or not name:
             raise BadArgument(f"--fact {fact} is not NAME=VALUE: write for instance --fact scale=1.0")
+        if name in _NO_FACTS:
+            raise BadArgument(f"{name} is no fact about a model: leave it out of --fact")
         try:
             result[name] = json.loads(value)
         except ValueError:

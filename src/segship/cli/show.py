@@ -54,14 +54,14 @@ def _say_nested(value: Any, depth: int) -> None:
         if isinstance(item, dict) and item:
             say(f"{pad}{key}")
             _say_nested(item, depth + 1)
-        elif isinstance(item, list) and item and isinstance(item[0], dict):
+        elif isinstance(item, list | tuple) and item and isinstance(item[0], dict):
             say(f"{pad}{key} ({len(item)})")
             for each in item[:8]:
                 say(f"{pad}  - " + ", ".join(f"{name} {text}" for name, text in each.items()))
             if len(item) > 8:
                 say(f"{pad}  - and {len(item) - 8} more (--json shows all)")
         else:
-            text = str(item)
+            text = ", ".join(map(str, item)) if isinstance(item, list | tuple) else str(item)
             say(f"{pad}{key:<20} {text if len(text) < 200 else text[:200] + ' ...'}")
 
 

@@ -1,11 +1,11 @@
 """Every error segship raises on purpose.
 
 SegshipError                    exit code 1
-├── VerdictFailed               a limit was broken: the engine is not right
 ├── BuildFailed                 export, quantisation or compilation went wrong
 │   ├── ExportMismatch          the exported graph differs from the PyTorch module
 │   ├── FusionMissing           a fusion that the recipe expects did not happen
 │   └── PrecisionDisagreement   the engine does not run in the precision that was asked for
+├── RunFailed                   a runtime failed while running an engine
 └── BadInput                    exit code 2: what was found, what was expected, what to do
     ├── BadArgument
     ├── BadCheckpoint
@@ -28,8 +28,8 @@ class SegshipError(Exception):
     exit_code = 1
 
 
-class VerdictFailed(SegshipError):
-    """A measured value is outside its limit."""
+class RunFailed(SegshipError):
+    """A runtime failed while running an engine: out of memory, or a fault of its own."""
 
 
 class BuildFailed(SegshipError):

@@ -7,7 +7,7 @@ from segship.core.precision import Precision
 from segship.evidence.invariance import BATCH, ORDER, OTHER_SHAPE, REPEAT, SHAPE_THERE_AND_BACK
 from segship.evidence.records import Limit
 from segship.evidence.tensors import FLIPPED, FLIPPED_WITH_TIES
-from segship.evidence.verify import AGREEMENT, max_drop
+from segship.evidence.verify import max_drop
 
 TIE_MARGIN = 1e-3
 """In logits: two FP32 implementations of these networks differ by up to 3e-4 (golden cases), so closer classes are a tie."""
@@ -33,11 +33,6 @@ def tensor_limits(precision: Precision) -> tuple[Limit, ...]:
 def prediction_limits(points: float) -> tuple[Limit, ...]:
     """How much of the task's metric (without labels: of the agreement with PyTorch) may be lost over the whole data set."""
     return (max_drop(points, f"--max-drop {points:g}"),)
-
-
-def agreement_limits(percent: float) -> tuple[Limit, ...]:
-    """How many percent of all pixels must have PyTorch's label."""
-    return (Limit(AGREEMENT, at_least=percent, reason=f"--min-agreement {percent:g}"),)
 
 
 def invariance_limits(precision: Precision) -> tuple[Limit, ...]:

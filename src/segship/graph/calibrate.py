@@ -6,6 +6,7 @@ after every image, so an interrupted calibration goes on where it stopped, and t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segship.core.backend import Session
-from segship.core.errors import BuildFailed
+from segship.core.errors import BuildFailed, StorageFailed
 from segship.core.files import file_sha256, write_atomically
 from segship.core.graph import Graph
 from segship.core.progress import Progress, silent
@@ -28,6 +29,9 @@ Prepare = Callable[[Path], NDArray[np.float32]]
 """From an image file to the network input (1, channel, height, width)."""
 
 OpenSession = Callable[[Graph], Session]
+
+_VERSION = 1
+"""Raised whenever observing or the histograms change, so that nothing learnt in another way is used again."""
 
 
 class Ranges(msgspec.Struct, frozen=True):
@@ -85,7 +89,7 @@ class Calibration:
     def _key(self) -> str:
         """Hash of graph, tensors, images and preprocessing."""
         digest = sha256(self.graph.to_bytes())
-        parts = [*self.tensors, self.preprocessing, *(file_sha256(image) for image in self.images)]
+        parts = [f"version {_VERSION}", *self.tensors, self.preprocessing, *(file_sha256(image) for image in self.images)]
         digest.update("\0".join(parts).encode())
         return digest.hexdigest()
 
@@ -133,7 +137,9 @@ class Calibration:
 
     def _keep(self, state: _State) -> None:
         file = self._file(state.key)
-        if file is not None:
+        if file is None:
+            return
+        with contextlib.suppress(StorageFailed):  # a full disk costs the resumption, not the calibration
             write_atomically(file, msgspec.json.encode(state))
 
     def _file(self, key: str) -> Path | None:

@@ -76,8 +76,9 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     tensors = {key.removeprefix("module."): _plain(value) for key, value in state.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise BadCheckpoint(f"{file} holds no tensors: give a checkpoint with a state dict")
-    config = _read_json(file.parent / "config.json")
-    preprocessor = _read_json(file.parent / "preprocessor_config.json")
+    beside = file.parent if file.name in _WEIGHT_FILES else None  # a config.json beside another file may be of anything
+    config = _read_json(beside / "config.json") if beside else None
+    preprocessor = _read_json(beside / "preprocessor_config.json") if beside else None
     return Checkpoint(
         path=path,
         sha256=_sha256_of_all(file, config, preprocessor),
