@@ -26,17 +26,12 @@ def quantiser(model: ModelPredictor, scenes: Path, tmp_path_factory: pytest.Temp
     return Quantiser(model, graph, sorted(scenes.glob("*.jpg")), cache=tmp_path_factory.mktemp("cache"))
 
 
-@pytest.mark.parametrize(
-    ("backend", "int8", "fp32"),
-    [
-        ("onnxruntime", 18, 5),  # 18 convolutions; no integer kernel for 4 transposed ones; the logits' own stays float
-        ("openvino", 22, 1),
-    ],
-)
-def test_convolutions_run_in_int8(backend: str, int8: int, fp32: int, quantiser: Quantiser, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_convolutions_run_in_int8(backend: str, quantiser: Quantiser, tmp_path: Path) -> None:
     report = build(quantiser.quantised(load_backend(backend).TRAITS), backend, tmp_path / "tiny.engine").manifest.built.precision
-    assert report.asked == {"int8": int8, "fp32": fp32}
-    assert report.found == {"int8": int8, "fp32": fp32}
+    expected = {"int8": 22, "fp32": 1}  # 18 convolutions and 4 transposed ones; that of the logits stays float
+    assert report.asked == expected
+    assert report.found == expected
     assert not report.disagreements
 
 
@@ -44,10 +39,10 @@ def test_read_back_catches_symmetric_qdq_on_onnxruntime(quantiser: Quantiser, tm
     """The TensorRT placement: ONNX Runtime runs every convolution with its ReLU in float, and warns nobody."""
     symmetric = msgspec.structs.replace(load_backend("onnxruntime").TRAITS, activations="symmetric", quantised_conv_output=False)
     report = build(quantiser.quantised(symmetric), "onnxruntime", tmp_path / "trap.engine").manifest.built.precision
-    assert report.asked["int8"] == 18
+    assert report.asked["int8"] == 22
     assert report.found is not None
-    assert report.found.get("int8", 0) == 0
-    assert len(report.disagreements) == 18
+    assert report.found["fp32"] >= 18  # every convolution that a ReLU follows
+    assert len(report.disagreements) >= 18
     assert {(each.asked, each.found) for each in report.disagreements} == {("int8", "fp32")}
 
 
