@@ -16,6 +16,7 @@ from segship.core.errors import BuildFailed, FusionMissing
 from segship.core.graph import Graph, Stage
 from segship.core.precision import PrecisionPlan
 from segship.graph.histogram import Range
+from segship.graph.passes.channels_last_tokens import channels_last_tokens
 from segship.graph.passes.hoist_pointwise import hoist_pointwise
 from segship.graph.passes.insert_qdq import insert_qdq
 from segship.graph.passes.legalise import legalise
@@ -32,7 +33,10 @@ class Step(NamedTuple):
     apply: Callable[[Graph], Graph]
 
 
-OPTIMISE = (Step("hoist_pointwise", "fuse", hoist_pointwise),)
+OPTIMISE = (
+    Step("hoist_pointwise", "fuse", hoist_pointwise),
+    Step("channels_last_tokens", "fuse", channels_last_tokens),
+)
 """Passes that every graph goes through, whatever precision and backend come later."""
 
 
