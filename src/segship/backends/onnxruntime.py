@@ -129,6 +129,8 @@ class OnnxRuntimeSession:
         options = _session_options(threads)
         if optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        else:  # while building, peak memory counts more than the last percent of speed
+            options.enable_cpu_mem_arena = False
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:

@@ -79,14 +79,13 @@ class PrecisionReport(msgspec.Struct, frozen=True):
 def compare_precisions(asked: Mapping[str, Precision], found: Iterable[LayerPrecision]) -> PrecisionReport:
     """Report from what the graph asks for (by node name) and the weighted layers that the runtime lists.
 
-    Layers are matched by name; a node that the runtime does not list (it was fused away or split) is no disagreement
-    in itself, but shows in the counts.
+    Layers are matched by name, whatever the runtime appends to it (``X/WithoutBiases``, ``X_token_7``). A node that the
+    runtime does not list (it was fused away or split) is no disagreement in itself, but shows in the counts.
     """
     layers = tuple(found)
+    matched = [(layer, node) for layer in layers if (node := _node_of(layer.name, asked)) is not None]
     disagreements = tuple(
-        Disagreement(layer.name, asked[layer.name], layer.precision)
-        for layer in layers
-        if layer.name in asked and asked[layer.name] != layer.precision
+        Disagreement(layer.name, asked[node], layer.precision) for layer, node in matched if asked[node] != layer.precision
     )
     return PrecisionReport(
         asked=dict(Counter(asked.values())),
@@ -94,3 +93,9 @@ def compare_precisions(asked: Mapping[str, Precision], found: Iterable[LayerPrec
         layers=layers,
         disagreements=disagreements,
     )
+
+
+def _node_of(layer: str, nodes: Mapping[str, Precision]) -> str | None:
+    """The longest node name that ``layer`` is, or begins with before a ``/`` or ``_`` of the runtime's own."""
+    begins = [node for node in nodes if node and (layer == node or layer.startswith((f"{node}/", f"{node}_")))]
+    return max(begins, key=len, default=None)
