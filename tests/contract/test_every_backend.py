@@ -83,21 +83,14 @@ def test_results_belong_to_the_caller(session: Session) -> None:
     assert np.array_equal(first, kept)
 
 
-def test_bound_function_runs(session: Session) -> None:
-    run = session.bind({"image": image()})
-    run()
-    run()
-
-
-def test_bound_function_keeps_its_input_alive(engine: Engine, session: Session) -> None:
+def test_bound_function_runs_on_memory_that_it_keeps(engine: Engine, session: Session) -> None:
     """A runtime that only borrows the memory would be timed on whatever comes to lie there."""
-    if engine.manifest.backend == "null":
-        pytest.skip("null reads no input")
     feed = image()
     before = sys.getrefcount(feed)
     run = session.bind({"image": feed})
-    assert sys.getrefcount(feed) > before
     run()
+    run()
+    assert sys.getrefcount(feed) > before or engine.manifest.backend == "null"  # which reads no input
 
 
 @pytest.mark.parametrize(
