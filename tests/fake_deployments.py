@@ -149,7 +149,7 @@ def spec(**more: object) -> ModelSpec:
         "task": "semantic",
         "hyperparameters": {"depths": [2, 2, 2, 2]},
         "image": ImageInput("rgb", ExactResize((512, 512), "pil_bilinear"), Normalise(1 / 255), exif_orientation=False),
-        "output": TensorSpec("logits", "float32", ("batch", 11, 128, 128)),
+        "outputs": (TensorSpec("logits", "float32", ("batch", 11, 128, 128)),),
         "decode": SemanticDecode(("image",)),
         "slide": None,
         "classes": CLASSES,

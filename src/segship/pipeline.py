@@ -22,7 +22,7 @@ from segship.core.errors import BadArgument
 from segship.core.graph import Graph
 from segship.core.image import resized_size
 from segship.core.precision import PrecisionReport
-from segship.core.spec import ExactResize, ModelSpec, Signature, Size, TensorSpec
+from segship.core.spec import RAW_OUTPUT, ExactResize, ModelSpec, Signature, Size, TensorSpec
 from segship.datasets.images import image_size
 from segship.graph.export import check_export
 from segship.graph.export import export as export_module
@@ -74,12 +74,13 @@ def load_model(path: Path | str, *, threads: int | None = None, **facts: Any) ->
 
 
 def model_signature(spec: ModelSpec) -> Signature:
-    """What the PyTorch module takes and gives: any size, logits out."""
-    channels = 3 if spec.image.channels == "rgb" else 1
+    """What the PyTorch module takes and gives: any size, raw outputs."""
+    channels = 1 if spec.image.channels == "gray" else 3
+    side_inputs = (TensorSpec("content_size", "int64", (2,)),) if spec.takes_content_size else ()
     return Signature(
-        inputs=(TensorSpec("image", "float32", ("batch", channels, "height", "width")),),
-        outputs=(spec.output,),
-        output="logits",
+        inputs=(TensorSpec("image", "float32", ("batch", channels, "height", "width")), *side_inputs),
+        outputs=spec.outputs,
+        output=RAW_OUTPUT[spec.task],
         input_size=None,
         image_size=None,
     )

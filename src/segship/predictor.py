@@ -5,7 +5,7 @@ The same code runs PyTorch and every engine, so a difference between two results
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +18,10 @@ from segship.backends import usable_backend
 from segship.core.backend import Array, Session
 from segship.core.engine import Engine, check_backend_version, open_engine
 from segship.core.errors import BadImage
-from segship.core.image import ImageArray, prepare, read_image
-from segship.core.predictions import LabelArray, SemanticMap
-from segship.core.spec import ModelSpec, Signature, Size, Slide
-from segship.tasks import semantic
+from segship.core.image import ImageArray, frame, prepare, read_image
+from segship.core.predictions import LabelArray, Prediction, SemanticMap
+from segship.core.spec import Frame, ModelSpec, Signature, Size, Slide
+from segship.tasks import decode, semantic
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing.Self needs Python 3.11, segship runs on 3.10
@@ -32,15 +32,10 @@ ImageLike = ImageArray | Path | str
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image ready for the network: ``tensor`` (1, channel, height, width) float32, and the original's size."""
+    """One image ready for the network: ``tensor`` (1, channel, height, width) float32, and its sizes on the way."""
 
     tensor: NDArray[np.float32]
-    image_size: Size
-
-    @property
-    def input_size(self) -> Size:
-        """(height, width) of the network input."""
-        return self.tensor.shape[2], self.tensor.shape[3]
+    frame: Frame
 
 
 class Predictor:
@@ -58,48 +53,48 @@ class Predictor:
     def prepare(self, image: ImageLike) -> Prepared:
         """The network input for one image."""
         pixels = self.read(image)
-        return Prepared(prepare(pixels, self.spec.image), (pixels.shape[0], pixels.shape[1]))
+        return Prepared(prepare(pixels, self.spec.image), frame(self.spec.image, (pixels.shape[0], pixels.shape[1])))
 
-    def predict(self, image: ImageLike) -> SemanticMap:
+    def predict(self, image: ImageLike) -> Prediction:
         """Prediction for one image.
 
         Raises :class:`BadImage` when the image cannot be read, or does not have the size that the engine was built for.
         """
         return self.predict_prepared([self.prepare(image)])[0]
 
-    def predict_batch(self, images: Sequence[ImageLike]) -> list[SemanticMap]:
+    def predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
         """Predictions for several images: in one run where their sizes are equal, one by one where they differ."""
         prepared = [self.prepare(image) for image in images]
-        if len({(item.tensor.shape, item.image_size) for item in prepared}) == 1:
+        if len({item.frame for item in prepared}) == 1:
             return self.predict_prepared(prepared)
         return [self.predict_prepared([item])[0] for item in prepared]
 
-    def predict_prepared(self, batch: Sequence[Prepared]) -> list[SemanticMap]:
+    def predict_prepared(self, batch: Sequence[Prepared]) -> list[Prediction]:
         """Predictions for prepared images of one size, in one run."""
         first = batch[0]
         tensor = first.tensor if len(batch) == 1 else np.concatenate([item.tensor for item in batch])
         if self.spec.slide is not None:
-            logits = self._slide(tensor, self.spec.slide)
-        else:
-            output = self.session.run(self.feeds(tensor, first.image_size))[self.signature.outputs[0].name]
-            if self.signature.output == "labels":
-                return [SemanticMap(_as_labels(labels)) for labels in output]
-            logits = np.asarray(output, np.float32)
-        return [semantic.decode(each, self.spec.decode, first.input_size, first.image_size) for each in logits]
+            return self.decode({self.signature.outputs[0].name: self._slide(tensor, self.spec.slide)}, first.frame)
+        return self.decode(self.session.run(self.feeds(tensor, first.frame)), first.frame)
 
-    def feeds(self, tensor: NDArray[np.float32], image_size: Size) -> dict[str, Array]:
-        """What the session takes for a batch of images of ``image_size``; refuses sizes the engine was not built for."""
+    def decode(self, outputs: Mapping[str, Array], frame: Frame) -> list[Prediction]:
+        """Predictions of a batch from what the session gave; all images have the sizes of ``frame``."""
+        if self.signature.output == "labels":
+            return [SemanticMap(_as_labels(labels)) for labels in outputs[self.signature.outputs[0].name]]
+        return decode(outputs, self.spec, frame)
+
+    def feeds(self, tensor: NDArray[np.float32], frame: Frame) -> dict[str, Array]:
+        """What the session takes for a batch of images of these sizes; refuses sizes the engine was not built for."""
         signature = self.signature
         if signature.input_size not in (None, tensor.shape[2:]):
             raise BadImage(
-                self._size_sentence(image_size, (tensor.shape[2], tensor.shape[3]), "network input", signature.input_size)
+                self._size_sentence(frame.image, (tensor.shape[2], tensor.shape[3]), "network input", signature.input_size)
             )
-        if signature.output == "labels" and signature.image_size not in (None, image_size):
-            raise BadImage(self._size_sentence(image_size, image_size, "image", signature.image_size))
-        feeds: dict[str, Array] = {"image": tensor}
-        if len(signature.inputs) > 1:
-            feeds["image_size"] = np.array(image_size, np.int64)
-        return feeds
+        if signature.output == "labels" and signature.image_size not in (None, frame.image):
+            raise BadImage(self._size_sentence(frame.image, frame.image, "image", signature.image_size))
+        sizes = {"image_size": frame.image, "content_size": frame.content}
+        side_inputs = [spec.name for spec in signature.inputs if spec.name in sizes]
+        return {"image": tensor, **{name: np.array(sizes[name], np.int64) for name in side_inputs}}
 
     def _size_sentence(self, image: Size, found: Size, what: str, expected: Size | None) -> str:
         assert expected is not None
@@ -115,13 +110,13 @@ class Predictor:
         count = np.zeros((height, width), np.float32)
         for top, left, bottom, right in windows((height, width), slide):
             crop = np.ascontiguousarray(tensor[:, :, top:bottom, left:right])
-            logits = np.asarray(
-                self.session.run(self.feeds(crop, (bottom - top, right - left)))[self.signature.outputs[0].name], np.float32
-            )
+            window = (bottom - top, right - left)
+            outputs = self.session.run(self.feeds(crop, Frame(window, window, window)))
+            logits = np.asarray(outputs[self.signature.outputs[0].name], np.float32)
             if total is None:
                 total = np.zeros((n, logits.shape[1], height, width), np.float32)
             for image in range(n):
-                total[image, :, top:bottom, left:right] += semantic.resize_logits(logits[image], (bottom - top, right - left))
+                total[image, :, top:bottom, left:right] += semantic.resize_logits(logits[image], window)
             count[top:bottom, left:right] += 1
         assert total is not None
         return total / count

@@ -34,7 +34,7 @@ _NETWORK = "network.json"
 
 class _Network(msgspec.Struct):
     family: str
-    hyperparameters: dict[str, int | float | bool | str | list[int]]
+    hyperparameters: dict[str, int | float | bool | str | list[int] | list[float]]
 
 
 def version() -> str:
@@ -107,8 +107,15 @@ class ReferenceSession:
         check_feeds(self.inputs, feeds)
         torch.set_num_threads(self._threads)
         with torch.inference_mode():
-            result = self._module(torch.from_numpy(np.ascontiguousarray(feeds["image"])))
-        return {self.outputs[0].name: result.numpy()}
+            results = self._module(*self._tensors(feeds))
+        several = results if isinstance(results, tuple) else (results,)
+        return {spec.name: result.numpy() for spec, result in zip(self.outputs, several, strict=True)}
+
+    def _tensors(self, feeds: Feeds) -> list[torch.Tensor]:
+        """The module's arguments, in order."""
+        import torch
+
+        return [torch.from_numpy(np.ascontiguousarray(feeds[spec.name])) for spec in self.inputs]
 
     def bind(self, feeds: Feeds) -> Callable[[], None]:
         """A function that runs the module on a fixed tensor."""
@@ -116,11 +123,11 @@ class ReferenceSession:
 
         check_feeds(self.inputs, feeds)
         torch.set_num_threads(self._threads)
-        tensor = torch.from_numpy(np.ascontiguousarray(feeds["image"]))
+        tensors = self._tensors(feeds)
 
         def execute() -> None:
             with torch.inference_mode():
-                self._module(tensor)
+                self._module(*tensors)
 
         return execute
 

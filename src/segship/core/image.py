@@ -17,12 +17,14 @@ from segship.core.errors import BadImage
 from segship.core.spec import (
     ExactResize,
     FitResize,
+    Frame,
     ImageInput,
     KeepSize,
     Kernel,
     Normalise,
     Resize,
     ScaleResize,
+    ShortestEdgeResize,
     Size,
 )
 
@@ -50,8 +52,14 @@ def read_image(path: Path | str, *, exif_orientation: bool = False) -> ImageArra
         raise BadImage(f"{path} cannot be read as an image ({reason}): give an intact JPEG or PNG file") from error
 
 
+def frame(spec: ImageInput, size: Size) -> Frame:
+    """The sizes on the way of an image of ``size`` (height, width); raises :class:`BadImage` if nothing is left of it."""
+    content = resized_size(spec.resize, size)
+    return Frame(size, content, _ceil_to(content, spec.divisor))
+
+
 def resized_size(resize: Resize, size: Size) -> Size:
-    """Network input size (height, width) for an image of ``size``; raises :class:`BadImage` if nothing is left."""
+    """Size (height, width) of the content for an image of ``size``; raises :class:`BadImage` if nothing is left."""
     h, w = size
     match resize:
         case KeepSize():
@@ -62,6 +70,8 @@ def resized_size(resize: Resize, size: Size) -> Size:
             result = _ceil_to(_fitted_size(resize, size), resize.divisor or 1)
         case ExactResize(size=exact):
             result = exact
+        case ShortestEdgeResize():
+            result = _shortest_edge_size(resize, size)
     if min(result) < 1:
         raise BadImage(f"an image of {h} x {w} pixels becomes {result[0]} x {result[1]} after the resize: use a larger image")
     return result
@@ -73,13 +83,17 @@ def prepare(image: ImageArray, spec: ImageInput) -> NDArray[np.float32]:
     Raises :class:`BadImage` for another shape or dtype, and for an empty image.
     """
     _check(image)
-    pixels = _resize_image(image, spec.resize)
-    if spec.channels == "gray":
-        pixels = np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+    sizes = frame(spec, image.shape[:2])
+    resize_last = getattr(spec.resize, "kernel", None) == "float_linear"
+    pixels = _in_channels(image if resize_last else _resize_image(image, spec.resize), spec.channels)
     table = _lookup_table(spec.normalise, pixels)
-    tensor = np.empty((1, pixels.shape[2], *pixels.shape[:2]), np.float32)
+    tensor = np.zeros((1, pixels.shape[2], *sizes.input), np.float32)
+    content = tensor[0, :, : sizes.content[0], : sizes.content[1]]
     for channel in range(pixels.shape[2]):
-        np.take(table[channel], pixels[:, :, channel], out=tensor[0, channel])
+        if resize_last:
+            content[channel] = _float_linear(table[channel][pixels[:, :, channel]], sizes.content)
+        else:
+            np.take(table[channel], pixels[:, :, channel], out=content[channel])
     return tensor
 
 
@@ -93,6 +107,26 @@ def _fitted_size(resize: FitResize, size: Size) -> Size:
     h, w = size
     scale = min(max(resize.long, resize.short) / max(h, w), min(resize.long, resize.short) / min(h, w))
     return int(h * scale + 0.5), int(w * scale + 0.5)
+
+
+def _shortest_edge_size(resize: ShortestEdgeResize, size: Size) -> Size:
+    h, w = size
+    if resize.rounding == "torchvision":  # GeneralizedRCNNTransform: float32 factor, sizes floored by interpolate()
+        factor = float(min(np.float32(resize.short) / np.float32(min(size)), np.float32(resize.long) / np.float32(max(size))))
+        return math.floor(h * factor), math.floor(w * factor)
+    factor = resize.short / min(h, w)
+    high, wide = (float(resize.short), factor * w) if h < w else (factor * h, float(resize.short))
+    if max(high, wide) > resize.long:
+        factor = resize.long / max(high, wide)
+        high, wide = high * factor, wide * factor
+    return int(high + 0.5), int(wide + 0.5)
+
+
+def _in_channels(pixels: ImageArray, channels: str) -> ImageArray:
+    """(height, width, channel) in the order of the network."""
+    if channels == "gray":
+        return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+    return pixels[:, :, ::-1] if channels == "bgr" else pixels
 
 
 def _ceil_to(size: Size, divisor: int) -> Size:
@@ -119,6 +153,13 @@ def _cv2_linear(image: ImageArray, size: Size) -> ImageArray:
     if image.shape[:2] == size:
         return image
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _float_linear(plane: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """``interpolate(mode="bilinear", align_corners=False)``: OpenCV's INTER_LINEAR on floats is that rule."""
+    import cv2
+
+    return np.asarray(cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 _KERNELS: dict[Kernel, Callable[[ImageArray, Size], ImageArray]] = {

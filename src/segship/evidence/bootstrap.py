@@ -40,29 +40,3 @@ def paired_interval(
         return None
     low, high = np.percentile(finite, [(100 - percent) / 2, (100 + percent) / 2])
     return float(low), float(high)
-
-
-def mean_iou(tallies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """mIoU in percent (...,) from tallies (..., 3, class) over the classes that occur; NaN where none does.
-
-    A tally holds each class's pixels that are right, in the truth, and in the prediction: all of a confusion matrix
-    that IoU needs, so a thousand images cost kilobytes each and not a matrix each.
-    """
-    right, truth, predicted = tallies[..., 0, :], tallies[..., 1, :], tallies[..., 2, :]
-    union = truth + predicted - right
-    occurs = union > 0
-    each = np.divide(right, union, out=np.zeros_like(union), where=occurs)
-    n = np.asarray(occurs.sum(-1))
-    mean: NDArray[np.float64] = np.divide(100 * each.sum(-1), n, out=np.full(n.shape, np.nan), where=n > 0)
-    return mean
-
-
-def tally(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(3, class) from a confusion matrix (class, class), rows truth."""
-    return np.stack([np.diag(confusion), confusion.sum(1), confusion.sum(0)]).astype(np.float64)
-
-
-def weighted_mean_iou(weights: Weights, tallies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """mIoU (r,) of each row of ``weights`` (r, images) over ``tallies`` (images, 3, class)."""
-    n_images, _, n_classes = tallies.shape
-    return mean_iou((weights @ tallies.reshape(n_images, -1)).reshape(-1, 3, n_classes))

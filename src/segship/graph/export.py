@@ -16,7 +16,7 @@ from torch.export import Dim
 from segship.core.backend import Session
 from segship.core.errors import BuildFailed, ExportMismatch
 from segship.core.graph import MODULE_PATH, Graph, PassRecord
-from segship.core.spec import ModelSpec, Signature, Size, TensorSpec
+from segship.core.spec import RAW_OUTPUT, ModelSpec, Signature, Size, TensorSpec
 
 OPSET = 20
 """Has LayerNormalization (17) and Gelu (20) as one node each, and every backend reads it."""
@@ -25,25 +25,31 @@ _FREE_EXAMPLE = (128, 160)  # any size whose sides differ, so that the exporter 
 
 
 def export(spec: ModelSpec, module: torch.nn.Module, input_size: Size | None) -> Graph:
-    """The module as ONNX: input ``image`` (batch, channel, height, width) float32, output the raw network output.
+    """The module as ONNX: input ``image`` (batch, channel, height, width) float32, outputs the raw network outputs.
+
+    A module that takes ``content_size`` int64 (2,) gets it as its second input.
 
     The batch is free; height and width are ``input_size``, or free too when it is None. Node names lead back to the
     module path (``backbone.block1.0.attn.q/MatMul``), also kept in the node's metadata under ``segship.module_path``.
     Raises :class:`BuildFailed` when the exporter does.
     """
-    channels = 3 if spec.image.channels == "rgb" else 1
-    example = torch.zeros(2, channels, *(input_size or _FREE_EXAMPLE))
+    channels = 1 if spec.image.channels == "gray" else 3
+    size = input_size or _FREE_EXAMPLE
     free = {0: Dim.DYNAMIC} if input_size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    example: tuple[torch.Tensor, ...] = (torch.zeros(2, channels, *size),)
+    shapes: tuple[dict[int, object], ...] = (free,)
+    if spec.takes_content_size:
+        example, shapes = (*example, torch.tensor(size)), (*shapes, {})
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 module,
-                (example,),
+                example,
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=(free,),
-                input_names=["image"],
-                output_names=[spec.output.name],
+                dynamic_shapes=shapes,
+                input_names=["image", "content_size"][: len(example)],
+                output_names=[output.name for output in spec.outputs],
                 verbose=False,
             )
         except Exception as error:  # the exporter raises many types of its own
@@ -56,10 +62,11 @@ def export(spec: ModelSpec, module: torch.nn.Module, input_size: Size | None) ->
 
 def _signature(spec: ModelSpec, channels: int, input_size: Size | None) -> Signature:
     sides: tuple[int | str, int | str] = input_size or ("height", "width")
+    side_inputs = (TensorSpec("content_size", "int64", (2,)),) if spec.takes_content_size else ()
     return Signature(
-        inputs=(TensorSpec("image", "float32", ("batch", channels, *sides)),),
-        outputs=(spec.output,),
-        output="logits",
+        inputs=(TensorSpec("image", "float32", ("batch", channels, *sides)), *side_inputs),
+        outputs=spec.outputs,
+        output=RAW_OUTPUT[spec.task],
         input_size=input_size,
         image_size=None,
     )

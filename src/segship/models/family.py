@@ -20,7 +20,8 @@ from segship.models.checkpoint import Checkpoint, Tensors, read_checkpoint
 class Model:
     """A network with its weights, in eval mode on the CPU, and every fact that inference needs.
 
-    ``module`` maps (batch, channel, height, width) float32 to the output that ``spec.output`` describes.
+    ``module`` maps (batch, channel, height, width) float32 (and ``content_size`` int64 (2,), where
+    ``spec.takes_content_size``) to a tuple of the outputs that ``spec.outputs`` describes, or to the one output itself.
     """
 
     spec: ModelSpec

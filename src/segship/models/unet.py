@@ -179,7 +179,7 @@ def read(checkpoint: Checkpoint, facts: Facts) -> tuple[ModelSpec, Tensors]:
             normalise=Normalise(scale=1 / 255, scale_only_above_one=True),
             exif_orientation=False,  # data_loading.py, load_image: PIL.Image.open
         ),
-        output=TensorSpec("logits", "float32", ("batch", n_classes, "height", "width")),
+        outputs=(TensorSpec("logits", "float32", ("batch", n_classes, "height", "width")),),
         decode=SemanticDecode(
             resize_to=("image",),
             threshold=_threshold(facts, n_classes, assumed),

@@ -5,13 +5,16 @@ Logits are (batch, class, height, width) float32; label maps are (height, width)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segship.core.backend import Array
 from segship.core.predictions import LabelArray, SemanticMap
-from segship.core.spec import SemanticDecode, Size
+from segship.core.spec import Frame, ModelSpec, SemanticDecode, Size
+from segship.tasks.scoring import Scores
 
 METRIC = "mIoU"
 
@@ -21,12 +24,26 @@ def label_dtype(n_classes: int) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if n_classes <= 255 else np.uint16
 
 
-def decode(logits: NDArray[np.float32], spec: SemanticDecode, input_size: Size, image_size: Size) -> SemanticMap:
-    """Label map of one image from its logits (class, height, width): the official resizes in order, then the decision."""
-    sizes = {"input": input_size, "image": image_size}
-    for step in spec.resize_to:
-        logits = resize_logits(logits, sizes[step])
-    return SemanticMap(decide(logits, spec.threshold))
+def decode(outputs: Mapping[str, Array], spec: ModelSpec, frame: Frame) -> list[SemanticMap]:
+    """Label maps from logits (batch, class, height, width): the official resizes in order, then the decision."""
+    assert isinstance(spec.decode, SemanticDecode)
+    batch = np.asarray(outputs[spec.outputs[0].name], np.float32)
+    return [SemanticMap(decide(in_frame(logits, spec.decode, frame), spec.decode.threshold)) for logits in batch]
+
+
+def in_frame(logits: NDArray[np.float32], decode: SemanticDecode, frame: Frame) -> NDArray[np.float32]:
+    """Logits (class, height, width) after the official resizes, in order."""
+    for step in decode.resize_to:
+        if step == "content":
+            logits = logits[:, : frame.content[0], : frame.content[1]]
+        else:
+            logits = resize_logits(logits, frame.input if step == "input" else frame.image)
+    return logits
+
+
+def scorer(n_classes: int, ignore: int | None) -> MeanIoU:
+    """A fresh sum for mIoU."""
+    return MeanIoU(n_classes, ignore)
 
 
 def decide(logits: NDArray[np.float32], threshold: float | None) -> LabelArray:
@@ -67,18 +84,35 @@ def confusion(truth: LabelArray, prediction: LabelArray, n_classes: int, ignore:
     return np.bincount(cells, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
 
 
-@dataclass(frozen=True)
-class IoU:
-    """IoU per class in percent (NaN where the class is in neither truth nor prediction) and their mean."""
+class MeanIoU:
+    """Intersection over union of each class, and mIoU over the classes that occur (as mmsegmentation and PASCAL VOC).
 
-    per_class: NDArray[np.float64]
-    mean: float
+    Of an image it keeps each class's pixels that are right, in the truth, and in the prediction: all of a confusion matrix
+    that IoU needs, so a thousand images cost kilobytes each and not a matrix each.
+    """
 
+    def __init__(self, n_classes: int, ignore: int | None) -> None:
+        self._n_classes, self._ignore = n_classes, ignore
+        self._tallies: list[NDArray[np.int64]] = []
 
-def iou(confusion_matrix: NDArray[np.int64]) -> IoU:
-    """Intersection over union of each class, and mIoU over the classes that occur (as mmsegmentation and PASCAL VOC)."""
-    matrix = confusion_matrix.astype(np.float64)
-    intersection = np.diag(matrix)
-    union = matrix.sum(0) + matrix.sum(1) - intersection
-    per_class = np.divide(100 * intersection, union, out=np.full(len(union), np.nan), where=union > 0)
-    return IoU(per_class, float(np.nanmean(per_class)) if np.any(union > 0) else float("nan"))
+    def add(self, truth: SemanticMap, prediction: SemanticMap) -> None:
+        """Count one image."""
+        matrix = confusion(truth.labels, prediction.labels, self._n_classes, self._ignore)
+        self._tallies.append(np.stack([np.diag(matrix), matrix.sum(1), matrix.sum(0)]))
+
+    def scores(self) -> Scores:
+        """IoU in percent."""
+        right, truth, predicted = np.sum(self._tallies, axis=0) if self._tallies else np.zeros((3, self._n_classes), np.int64)
+        union = truth + predicted - right
+        per_class = np.divide(100.0 * right, union, out=np.full(len(union), np.nan), where=union > 0)
+        return Scores(float(np.nanmean(per_class)) if np.any(union > 0) else float("nan"), per_class, truth)
+
+    def resampled(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """mIoU (r,) of each row of ``weights`` (r, images)."""
+        tallies = np.array(self._tallies, np.float64)
+        right, truth, predicted = np.moveaxis((weights @ tallies.reshape(len(tallies), -1)).reshape(-1, 3, self._n_classes), 1, 0)
+        union = truth + predicted - right
+        each = np.divide(right, union, out=np.zeros_like(union), where=union > 0)
+        n = np.asarray((union > 0).sum(-1))
+        mean: NDArray[np.float64] = np.divide(100 * each.sum(-1), n, out=np.full(n.shape, np.nan), where=n > 0)
+        return mean

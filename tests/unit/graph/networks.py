@@ -77,7 +77,7 @@ def as_graph(model: ir.Model, size: Size | None, classes: int, decode: SemanticD
         task="semantic",
         hyperparameters={},
         image=ImageInput(channels="rgb", resize=KeepSize(), normalise=Normalise(1 / 255), exif_orientation=False),
-        output=TensorSpec("logits", "float32", ("batch", classes, "height", "width")),
+        outputs=(TensorSpec("logits", "float32", ("batch", classes, "height", "width")),),
         decode=decode or SemanticDecode(resize_to=("image",)),
         slide=None,
         classes=tuple(f"class {index}" for index in range(classes)),
@@ -87,7 +87,7 @@ def as_graph(model: ir.Model, size: Size | None, classes: int, decode: SemanticD
     sides = size or ("height", "width")
     signature = Signature(
         inputs=(TensorSpec("image", "float32", ("batch", 3, *sides)),),
-        outputs=(spec.output,),
+        outputs=spec.outputs,
         output="logits",
         input_size=size,
         image_size=None,

@@ -85,7 +85,7 @@ def read(checkpoint: Checkpoint, facts: Facts) -> tuple[ModelSpec, Tensors]:
             normalise=Normalise(1.0, facts.mean or defaults.mean, facts.std or defaults.std),
             exif_orientation=defaults.exif_orientation,
         ),
-        output=TensorSpec("logits", "float32", ("batch", n_classes, "height/4", "width/4")),
+        outputs=(TensorSpec("logits", "float32", ("batch", n_classes, "height/4", "width/4")),),
         decode=SemanticDecode(resize_to=defaults.resize_to),
         slide=_slide(facts, defaults.slide),
         classes=classes_or_assumed(names, n_classes, assumed),

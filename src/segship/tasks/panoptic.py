@@ -1,0 +1,16 @@
+"""Panoptic segmentation: how instances and stuff become one map, how far two maps agree, and PQ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from segship.core.backend import Array
+from segship.core.predictions import PanopticMap
+from segship.core.spec import Frame, ModelSpec
+
+METRIC = "PQ"
+
+
+def decode(outputs: Mapping[str, Array], spec: ModelSpec, frame: Frame) -> list[PanopticMap]:
+    """The panoptic map of each image, in its frame."""
+    raise NotImplementedError
