@@ -15,9 +15,10 @@ from segship import load_engine, load_model
 from segship.core.environment import available_threads
 from segship.datasets import open_dataset
 from segship.deploy import Options, deploy
-from segship.evidence.verify import AGREEMENT, CANDIDATE_MIOU, DROP, REFERENCE_MIOU, compare_predictions, max_drop
+from segship.evidence.verify import AGREEMENT, CANDIDATE_METRIC, DROP, REFERENCE_METRIC, compare_predictions, max_drop
 from segship.judging import machine
 from segship.scenes import write_dataset
+from segship.tasks import task_of
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "src" / "segship" / "assets"
@@ -67,7 +68,8 @@ def row(checkpoint: Path, tune: Path, unseen: Path, judged_on: str, scratch: Pat
     found = compare_predictions(
         (model.predict(sample.image) for sample in data.samples),
         (engine.predict(sample.image) for sample in data.samples),
-        (data.load_label(sample) for sample in data.samples),
+        (data.load_truth(sample) for sample in data.samples),
+        task=task_of(engine.spec),
         classes=engine.spec.classes,
         ignore=data.ignore,
         limits=[max_drop(0.5, "the budget that the engine was chosen with")],
@@ -77,9 +79,9 @@ def row(checkpoint: Path, tune: Path, unseen: Path, judged_on: str, scratch: Pat
         candidate=chosen.name,
     )
     times = pytorch.image_ms / chosen.image_ms if pytorch.image_ms and chosen.image_ms else float("nan")
-    miou = [found.measured[quantity] for quantity in (REFERENCE_MIOU, CANDIDATE_MIOU, DROP)]
+    points = [found.measured[quantity] for quantity in (REFERENCE_METRIC, CANDIDATE_METRIC, DROP)]
     low, high = found.interval or (float("nan"), float("nan"))
-    numbers = [f"{value:.2f}" for value in miou] + [
+    numbers = [f"{value:.2f}" for value in points] + [
         f"{low:+.2f} to {high:+.2f}",
         f"{found.measured[AGREEMENT]:.2f} %",
         f"{times:.1f}",

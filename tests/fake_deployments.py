@@ -72,7 +72,7 @@ def verdicts(drop: float, same: float) -> tuple[Verdict, ...]:
     alone = Limit("batch_1_against_n", at_most=0.005, reason="another batch may choose another kernel")
     pixels = Limit("agreement", at_least=98.0, reason="--min-agreement 98")
     budget = Limit("drop", at_most=1.0, reason="--max-drop 1")
-    classes = tuple(ClassScore(name, *scores, pixels=900_000 - 70_000 * i) for i, (name, scores) in enumerate(IOU.items()))
+    classes = tuple(ClassScore(name, *scores, support=900_000 - 70_000 * i) for i, (name, scores) in enumerate(IOU.items()))
     worst = (ImageScore("street-07.jpg", 97.1), ImageScore("street-03.jpg", 97.9))
     interval = (round(-drop - 0.19, 2), round(-drop + 0.18, 2))
     return (

@@ -27,7 +27,7 @@ from segship.evidence.records import Candidate, Deployment
 from segship.judging import Judge, Tried
 from segship.pipeline import ModelPredictor, build, export, load_model
 from segship.quantiser import Quantiser
-from segship.tasks import semantic
+from segship.tasks import task_of
 
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 
@@ -92,7 +92,7 @@ def deploy(
         refuse_foreign(output)
         dataset = open_dataset(data)
         model = load_model(checkpoint, threads=options.threads, **facts)
-        check_classes(dataset, len(model.spec.classes))
+        check_classes(dataset, len(model.spec.classes), task=model.spec.task, category_ids=model.spec.category_ids)
         model = model.named_after(dataset.classes, dataset.colors)
         calibration, judged = split(dataset, options)
         image_size = common_size(model, dataset.samples) if options.size == "auto" else None
@@ -128,7 +128,8 @@ def summary(
     """Everything that was found out; ``images`` counts calibration and evaluation images."""
     return Deployment(
         title=f"{model.spec.variant} on {dataset.root.resolve().name}",
-        metric_name=semantic.METRIC if dataset.labelled else "agreement",
+        task=model.spec.task,
+        metric_name=task_of(model.spec).METRIC if dataset.labelled else "agreement",
         max_drop=options.max_drop,
         candidates=tuple(each.record for each in tried),
         calibration_images=images[0],

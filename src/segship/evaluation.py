@@ -26,15 +26,16 @@ from segship.evidence.predictors import verify_invariance
 from segship.evidence.records import Timing, Verdict
 from segship.judging import REFERENCE, Judge, machine, time_all
 from segship.predictor import EnginePredictor, Predictor, load_engine
-from segship.tasks import semantic
+from segship.tasks import task_of
 
 _NOISE_SIZE = (512, 512)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The task's metric (mIoU in percent) over a labelled data set, IoU by class name, and the mean time of one image."""
+    """The task's metric (``metric_name``, points) over a labelled data set, also by class name, and the mean time of an image."""
 
+    metric_name: str
     metric: float
     classes: dict[str, float | None]
     images: int
@@ -43,7 +44,7 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """Plain values under the metric's name."""
         return {
-            semantic.METRIC: None if np.isnan(self.metric) else round(self.metric, 4),  # JSON has no NaN
+            self.metric_name: None if np.isnan(self.metric) else round(self.metric, 4),  # JSON has no NaN
             "classes": {name: None if value is None else round(value, 4) for name, value in self.classes.items()},
             "images": self.images,
             "ms_per_image": round(self.ms_per_image, 3),
@@ -62,32 +63,32 @@ def open_predictor(path: Path | str, *, threads: int | None = None, facts: Mappi
 
 
 def evaluate(predictor: Predictor, data: Path | str, *, progress: Progress = silent) -> Evaluation:
-    """The metric of a predictor on a labelled folder, image file in, label map out, one image at a time."""
-    dataset = open_dataset(data)
-    n_classes = len(predictor.spec.classes)
-    check_classes(dataset, n_classes)
+    """The metric of a predictor on a labelled folder, image file in, prediction out, one image at a time."""
+    dataset, spec = open_dataset(data), predictor.spec
+    task = task_of(spec)
+    check_classes(dataset, len(spec.classes), task=spec.task, category_ids=spec.category_ids)
     if not dataset.labelled:
         raise BadDataset(
-            f"{data} has no labels, which {semantic.METRIC} needs: give a labelled folder, or compare engines with segship verify"
+            f"{data} has no labels, which {task.METRIC} needs: give a labelled folder, or compare engines with segship verify"
         )
-    matrix = np.zeros((n_classes, n_classes), np.int64)
+    scorer = task.scorer(len(spec.classes), dataset.ignore)
     spent = 0.0
     for index, sample in enumerate(dataset.samples):
-        truth = dataset.load_label(sample)
+        truth = dataset.load_truth(sample)
         begin = time.perf_counter()
         prediction = predictor.predict(sample.image)
         spent += time.perf_counter() - begin
-        if truth.shape != prediction.labels.shape:
+        if truth.size != prediction.size:
             raise BadDataset(
-                f"{sample.name}: the label has {truth.shape[0]} x {truth.shape[1]} pixels, the image as this model reads it "
+                f"{sample.name}: the label has {truth.size[0]} x {truth.size[1]} pixels, the image as this model reads it "
                 f"{prediction.size[0]} x {prediction.size[1]} (EXIF orientation): turn the file itself and remove the tag"
             )
-        matrix += semantic.confusion(truth, prediction.labels, n_classes, dataset.ignore)
+        scorer.add(truth, prediction)
         progress("evaluate", index + 1, len(dataset))
-    scores = semantic.iou(matrix)
-    names = dataset.classes or predictor.spec.classes
+    scores = scorer.scores()
+    names = dataset.classes or spec.classes
     per_class = {name: None if np.isnan(value) else float(value) for name, value in zip(names, scores.per_class, strict=True)}
-    return Evaluation(scores.mean, per_class, len(dataset), 1000 * spent / max(len(dataset), 1))
+    return Evaluation(task.METRIC, scores.mean, per_class, len(dataset), 1000 * spent / max(len(dataset), 1))
 
 
 def verify(
@@ -110,7 +111,7 @@ def verify(
             verdicts = _beside_model(candidate, against, data, max_drop, facts, progress)
         else:
             images = _images(candidate, data)
-            limits = policy.invariance_limits(candidate.engine.manifest.precision)
+            limits = policy.invariance_limits(candidate.engine.manifest.precision, candidate.spec.task)
             title = "the result does not depend on its company"
             verdicts = [verify_invariance(candidate, images, limits=limits, title=title, candidate_name=name_of(candidate))]
         _keep(candidate.engine, verdicts)
@@ -140,7 +141,7 @@ def _beside_model(
         )
     model = model.with_spec(spec)
     dataset = open_dataset(data)
-    check_classes(dataset, len(spec.classes))
+    check_classes(dataset, len(spec.classes), task=spec.task, category_ids=spec.category_ids)
     judge = Judge(model, dataset, dataset.samples, max_drop, progress)
     return list(judge.verdicts(candidate, name_of(candidate), candidate.engine.manifest.precision))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,16 +14,18 @@ from segship.core.engine import Engine
 from segship.core.environment import Environment, environment
 from segship.core.errors import BadEngine, RunFailed
 from segship.core.image import ImageArray
+from segship.core.packing import pack, unpack
 from segship.core.precision import Precision
-from segship.core.predictions import SemanticMap
+from segship.core.predictions import Prediction
 from segship.core.progress import Progress, silent
 from segship.datasets import Dataset, Sample
 from segship.evidence import policy
 from segship.evidence.measure import Key, Schedule, Scope, measure
 from segship.evidence.predictors import Named, verify_invariance, verify_tensors
 from segship.evidence.records import Candidate, Timing, Verdict
-from segship.evidence.verify import AGREEMENT, CANDIDATE_MIOU, DROP, REFERENCE_MIOU, compare_predictions
+from segship.evidence.verify import AGREEMENT, CANDIDATE_METRIC, DROP, REFERENCE_METRIC, compare_predictions
 from segship.predictor import Predictor, load_engine
+from segship.tasks import task_of
 
 PACKAGES = ("segship", "numpy", "pillow", "opencv-python-headless", "onnxruntime", "openvino", "torch", "onnx")
 REFERENCE = "PyTorch fp32"
@@ -51,18 +52,17 @@ class Tried:
         return built and bool(self.record.verdicts) and all(self.record.verdicts)
 
 
-class LabelMaps:
-    """Label maps in little memory: compressed, since a label map is mostly long runs of one class."""
+class Predictions:
+    """Predictions in little memory: compressed, since they are mostly long runs of one class."""
 
-    def __init__(self, maps: Iterator[SemanticMap]) -> None:
-        self._packed = [(zlib.compress(each.labels.tobytes(), 1), each.labels.shape, each.labels.dtype) for each in maps]
+    def __init__(self, predictions: Iterator[Prediction]) -> None:
+        self._packed = [pack(each) for each in predictions]
 
-    def __iter__(self) -> Iterator[SemanticMap]:
-        return (SemanticMap(np.frombuffer(zlib.decompress(data), dtype).reshape(shape)) for data, shape, dtype in self._packed)
+    def __iter__(self) -> Iterator[Prediction]:
+        return map(unpack, self._packed)
 
-    def __getitem__(self, index: int) -> SemanticMap:
-        data, shape, dtype = self._packed[index]
-        return SemanticMap(np.frombuffer(zlib.decompress(data), dtype).reshape(shape))
+    def __getitem__(self, index: int) -> Prediction:
+        return unpack(self._packed[index])
 
 
 class Judge:
@@ -75,9 +75,9 @@ class Judge:
         self._max_drop, self._progress = max_drop, progress
 
     @cached_property
-    def reference_maps(self) -> LabelMaps:
+    def references(self) -> Predictions:
         """PyTorch's predictions of all samples."""
-        return LabelMaps(self._predictions(self._model, "PyTorch"))
+        return Predictions(self._predictions(self._model, "PyTorch"))
 
     def prove(self, tried: Tried) -> Tried:
         """The candidate with its verdicts: invariance, tensors, and the whole data set."""
@@ -91,7 +91,7 @@ class Judge:
         whole = verdicts[-1].measured
         return tried.with_(
             verdicts=verdicts,
-            metric=whole.get(CANDIDATE_MIOU) if self._dataset.labelled else None,
+            metric=whole.get(CANDIDATE_METRIC) if self._dataset.labelled else None,
             drop=whole.get(DROP),
             agreement=whole.get(AGREEMENT),
             size_bytes=tried.engine.size_bytes,
@@ -104,7 +104,7 @@ class Judge:
             verify_invariance(
                 engine,
                 few,
-                limits=policy.invariance_limits(precision),
+                limits=policy.invariance_limits(precision, engine.spec.task),
                 title="the result does not depend on its company",
                 candidate_name=name,
                 reference=self._model,
@@ -114,7 +114,7 @@ class Judge:
                 engine,
                 few,
                 tie_margin=policy.TIE_MARGIN,
-                limits=policy.tensor_limits(precision),
+                limits=policy.tensor_limits(precision, engine.spec.task),
                 title="the network's output is PyTorch's",
                 reference_name=REFERENCE,
                 candidate_name=name,
@@ -125,9 +125,10 @@ class Judge:
     def _compare(self, engine: Predictor, name: str) -> Verdict:
         labelled = self._dataset.labelled
         return compare_predictions(
-            self.reference_maps,
+            self.references,
             self._predictions(engine, name),
-            (self._dataset.load_label(sample) for sample in self._samples) if labelled else None,
+            (self._dataset.load_truth(sample) for sample in self._samples) if labelled else None,
+            task=task_of(engine.spec),
             classes=engine.spec.classes,
             ignore=self._dataset.ignore,
             limits=policy.prediction_limits(self._max_drop),
@@ -140,7 +141,7 @@ class Judge:
     def reference_metric(self, tried: Sequence[Tried]) -> float | None:
         """PyTorch's own metric, as measured beside the engines; None without labels."""
         found = (
-            verdict.measured.get(REFERENCE_MIOU)
+            verdict.measured.get(REFERENCE_METRIC)
             for each in tried
             for verdict in each.record.verdicts
             if verdict.level == "dataset"
@@ -165,7 +166,7 @@ class Judge:
             images.append((f"{images[0][0]} (mirrored)", np.ascontiguousarray(images[0][1][:, ::-1])))
         return images
 
-    def _predictions(self, predictor: Predictor, name: str) -> Iterator[SemanticMap]:
+    def _predictions(self, predictor: Predictor, name: str) -> Iterator[Prediction]:
         for index, sample in enumerate(self._samples):
             yield predictor.predict(sample.image)
             self._progress(f"verify {name}", index + 1, len(self._samples))
@@ -201,7 +202,7 @@ def time_all(
     """Time predictors side by side on one image file, both scopes in turns."""
     runs = {(name, scope): timed_run(each, image, scope) for name, each in predictors.items() for scope in SCOPES}
     first = next(iter(predictors.values()))
-    size = first.prepare(image).input_size
+    size = first.prepare(image).frame.input
     return measure(runs, input_size=size, batch=1, environment=environment, schedule=schedule, progress=progress)
 
 
@@ -215,7 +216,7 @@ def timed_run(predictor: Predictor, image: Path, scope: Scope) -> Callable[[], o
     prepared = predictor.prepare(image)
     if predictor.spec.slide is not None:
         return lambda: predictor.predict_prepared([prepared])
-    return predictor.session.bind(predictor.feeds(prepared.tensor, prepared.image_size))
+    return predictor.session.bind(predictor.feeds(prepared.tensor, prepared.frame))
 
 
 def machine(threads: int) -> Environment:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -15,26 +15,32 @@ import msgspec
 from segship import __version__
 from segship.backends import reference, usable_backend
 from segship.backends.onnxruntime import open_graph
-from segship.core.backend import Built
+from segship.core.backend import Array, Built
 from segship.core.engine import Calibration, Engine, Manifest, create_engine
 from segship.core.environment import processor
 from segship.core.errors import BadArgument
 from segship.core.graph import Graph
-from segship.core.image import resized_size
+from segship.core.image import frame
 from segship.core.precision import PrecisionReport
-from segship.core.spec import RAW_OUTPUT, ExactResize, ModelSpec, Signature, Size, TensorSpec
+from segship.core.spec import RAW_OUTPUT, ExactResize, Frame, ModelSpec, Signature, Size, TensorSpec
 from segship.datasets.images import image_size
-from segship.graph.export import check_export
+from segship.graph.export import Difference, check_export, dense_difference
 from segship.graph.export import export as export_module
 from segship.graph.labels import label_map
 from segship.graph.recipe import legalised, optimise
 from segship.models import Model
 from segship.models import load_model as load_torch_model
 from segship.predictor import Predictor
+from segship.tasks import task_of
 
 EXPORT_LIMIT = 1e-3
 """Largest difference between graph and module, in standard deviations of the output: rounding of FP32 in another order
 reaches 1e-5 in these networks, the mildest structural error seen (a LayerNorm epsilon of 1e-5 for 1e-6) 4e-3."""
+
+
+EXPORT_DISAGREEMENT = 0.02
+"""Largest disagreement of decoded predictions between graph and module, for networks that give lists of objects: on noise a
+near-tie of scores may change the order, or a suppression; a structural error changes nearly every object."""
 
 
 class ModelPredictor(Predictor):
@@ -90,11 +96,15 @@ def export(model: ModelPredictor, *, image_size: Size | None = None, output: Lit
     """The model as an optimised FP32 graph, checked on the spot against PyTorch.
 
     ``image_size``: the (height, width) of all images to come, which fixes the network's input size; None keeps sizes free.
-    ``output``: ``"labels"`` puts the resize and the decision into the graph, so that logits never leave it (the default
-    but for sliding-window models, which need logits).
+    ``output``: ``"labels"`` puts the resize and the decision into the graph, so that logits never leave it (the default of
+    semantic models but for sliding-window ones, which need logits); ``"logits"`` is the raw network output of any task.
     Raises :class:`segship.core.errors.BuildFailed` and its kinds.
     """
     spec = model.spec
+    if spec.task != "semantic" and output == "labels":
+        raise BadArgument(
+            f"a label map is the answer of a semantic model, {spec.variant} is for the task {spec.task}: leave it out"
+        )
     if spec.slide is not None and output == "labels":
         raise BadArgument(
             "a sliding-window model adds up the logits of its windows, so it cannot give labels: choose output logits"
@@ -102,17 +112,31 @@ def export(model: ModelPredictor, *, image_size: Size | None = None, output: Lit
     input_size = network_size(spec, image_size)
     exported = export_module(spec, model.model.module, input_size)
     graph = optimise(exported)
-    check_export(graph, model.model.module, open_graph, limit=EXPORT_LIMIT)
-    if output == "logits" or spec.slide is not None:
+    if spec.task == "semantic":
+        check_export(graph, model.model.module, open_graph, dense_difference, limit=EXPORT_LIMIT)
+    else:
+        check_export(graph, model.model.module, open_graph, _decoded_difference(spec), limit=EXPORT_DISAGREEMENT)
+    if output == "logits" or spec.slide is not None or spec.task != "semantic":
         return graph
     return optimise(label_map(exported, image_size))
+
+
+def _decoded_difference(spec: ModelSpec) -> Difference:
+    """1 minus the task's agreement of what the outputs mean, of the worst image."""
+    task = task_of(spec)
+
+    def difference(expected: Mapping[str, Array], found: Mapping[str, Array], size: Size) -> float:
+        pairs = zip(*(task.decode(outputs, spec, Frame(size, size, size)) for outputs in (expected, found)), strict=True)
+        return 1 - min(task.agreement(first, second) for first, second in pairs)
+
+    return difference
 
 
 def network_size(spec: ModelSpec, image_size: Size | None) -> Size | None:
     """Network input size for images of one size: the window's, for a sliding-window model."""
     if image_size is None:  # one size whatever the image's, or any
         return spec.image.resize.size if isinstance(spec.image.resize, ExactResize) and spec.slide is None else None
-    resized = resized_size(spec.image.resize, image_size)
+    resized = frame(spec.image, image_size).input
     if spec.slide is None:
         return resized
     return min(resized[0], spec.slide.crop[0]), min(resized[1], spec.slide.crop[1])

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from segship.backends.onnxruntime import open_graph
 from segship.core import engine
-from segship.core.backend import Traits
+from segship.core.backend import Array, Traits
 from segship.core.environment import cache_folder
 from segship.core.graph import Graph
 from segship.core.precision import PrecisionPlan
@@ -65,9 +63,10 @@ class Quantiser:
             self._ranges = calibration.run(method=self._method, progress=self._progress)
         return self._ranges
 
-    def _prepare(self, image: Path) -> NDArray[np.float32]:
-        """The network input: of sliding-window models, the window in the middle of the image."""
-        return middle_window(self._model.prepare(image).tensor, self._model.spec.slide)
+    def _prepare(self, image: Path) -> dict[str, Array]:
+        """What the network takes: of sliding-window models, the window in the middle of the image."""
+        prepared = self._model.prepare(image)
+        return self._model.feeds(middle_window(prepared.tensor, self._model.spec.slide), prepared.frame)
 
     def quantised(self, traits: Traits) -> Graph:
         """The INT8 graph for a backend of these traits."""

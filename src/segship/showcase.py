@@ -13,7 +13,8 @@ from segship.core.engine import Engine, Manifest
 from segship.core.errors import BadEngine
 from segship.core.files import storage_errors, write_atomically
 from segship.core.image import ImageArray
-from segship.core.predictions import SemanticMap
+from segship.core.packing import pack, unpack
+from segship.core.predictions import Prediction
 from segship.evidence import records
 from segship.evidence.records import Deployment
 from segship.evidence.report import example_picture, render
@@ -32,8 +33,8 @@ class Example:
 
     name: str
     photo: ImageArray
-    reference: SemanticMap
-    candidate: SemanticMap
+    reference: Prediction
+    candidate: Prediction
 
 
 def worst_examples(tried: Tried, judge: Judge) -> list[Example]:
@@ -44,7 +45,7 @@ def worst_examples(tried: Tried, judge: Judge) -> list[Example]:
     with load_engine(tried.engine.path) as engine:
         for name in names:
             index, photo = judge.photo(name)
-            examples.append(Example(name, photo, judge.reference_maps[index], engine.predict(photo)))
+            examples.append(Example(name, photo, judge.references[index], engine.predict(photo)))
     return examples
 
 
@@ -62,8 +63,8 @@ def write_evidence(engine: Engine, deployment: Deployment, examples: Sequence[Ex
             folder.mkdir(parents=True)
             (folder / "name.txt").write_text(example.name, "utf-8")
             Image.fromarray(example.photo).save(folder / "photo.png")
-            Image.fromarray(example.reference.labels).save(folder / "reference.png")
-            Image.fromarray(example.candidate.labels).save(folder / "candidate.png")
+            (folder / "reference.npz").write_bytes(pack(example.reference))
+            (folder / "candidate.npz").write_bytes(pack(example.candidate))
 
 
 def read_evidence(engine: Engine) -> tuple[Deployment, list[Example]]:
@@ -77,12 +78,11 @@ def read_evidence(engine: Engine) -> tuple[Deployment, list[Example]]:
 
 def _read_example(folder: Path) -> Example:
     try:
-        photo, *maps = (np.asarray(Image.open(folder / f"{name}.png")) for name in ("photo", "reference", "candidate"))
+        photo = np.asarray(Image.open(folder / "photo.png"))
+        reference, candidate = (unpack((folder / f"{name}.npz").read_bytes()) for name in ("reference", "candidate"))
         name = (folder / "name.txt").read_text("utf-8")
     except (OSError, SyntaxError, ValueError) as error:
         raise BadEngine(f"the evidence in {folder} is damaged ({error}): deploy again") from error
-    # older versions of Pillow give the pixels of a 16-bit PNG as int32
-    reference, candidate = (SemanticMap(each if each.dtype == np.uint8 else each.astype(np.uint16)) for each in maps)
     return Example(name, photo, reference, candidate)
 
 

@@ -103,7 +103,7 @@ def test_a_failed_deployment_is_red_and_names_what_broke() -> None:
     assert failed.first("header")["class"] == "bad"
     assert "failed its checks, although it is 11× faster" in failed.text
     assert "points lost: 6.31, must be at most 1" in failed.text
-    assert "% of pixels that agree: 93.4, must be at least 98" in failed.text
+    assert "% that agrees with PyTorch: 93.4, must be at least 98" in failed.text
     assert [a["class"] for tag, a in failed.tags if tag == "article"] == ["good", "good", "bad", "bad"]
 
 
@@ -117,7 +117,7 @@ def test_without_an_engine_there_are_reasons_but_no_commands() -> None:
 def test_without_labels_the_agreement_is_the_measure() -> None:
     result = page(fakes.without_labels())
     assert "mIoU" not in result.text
-    assert "% of pixels that agree with PyTorch" in result.text
+    assert "% that agrees with PyTorch" in result.text
     headers = [row.cells for row in tables.candidate_rows(fakes.without_labels())]
     assert [name for name, _ in headers[0]].count("agreement") == 1
 

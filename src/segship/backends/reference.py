@@ -34,7 +34,7 @@ _NETWORK = "network.json"
 
 class _Network(msgspec.Struct):
     family: str
-    hyperparameters: dict[str, int | float | bool | str | list[int] | list[float]]
+    hyperparameters: dict[str, int | float | bool | str | list[Any]]
 
 
 def version() -> str:

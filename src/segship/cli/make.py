@@ -45,7 +45,11 @@ def demo(output: Path, as_json: bool) -> int:
 @click.option("--backend", default="auto", show_default=True, help="auto tries every backend that works here.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "fp16", "int8"]), default="auto", show_default=True)
 @click.option(
-    "--max-drop", type=click.FloatRange(0, 100), default=0.5, show_default=True, help="Points of mIoU that may be lost."
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    default=0.5,
+    show_default=True,
+    help="Points of the task's metric that may be lost.",
 )
 @click.option(
     "--size", type=click.Choice(["auto", "free"]), default="auto", show_default=True, help="free: any image size, always."

@@ -13,7 +13,7 @@ from segship.core.errors import BadArgument
 from segship.core.files import write_atomically
 
 if TYPE_CHECKING:
-    from segship.core.predictions import SemanticMap
+    from segship.core.predictions import Prediction
     from segship.predictor import Predictor
 
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @options.threads
 @options.as_json
 def predict(engine: Path, images: tuple[Path, ...], output: Path, overlay: bool, threads: int | None, as_json: bool) -> None:
-    """Run ENGINE on IMAGES: NAME.png (class ids), NAME.overlay.jpg and NAME.json in the output folder."""
+    """Run ENGINE on IMAGES: NAME.json, NAME.overlay.jpg and (but for instances) NAME.png in the output folder."""
     from segship.predictor import load_engine
 
     _refuse_same_names(images)
@@ -67,7 +67,7 @@ def _refuse_overwriting(images: tuple[Path, ...], output: Path) -> None:
 
 
 def _write_result(
-    predictor: Predictor, image: Path, pixels: Any, prediction: SemanticMap, output: Path, overlay: bool
+    predictor: Predictor, image: Path, pixels: Any, prediction: Prediction, output: Path, overlay: bool
 ) -> dict[str, Any]:
     import json
 
@@ -109,8 +109,10 @@ def evaluate(model: Path, data: Path, facts: tuple[str, ...], threads: int | Non
     if as_json:
         say_json(result.as_json())
         return
-    say(table(["class", "IoU %"], [[name, "-" if value is None else f"{value:.2f}"] for name, value in result.classes.items()]))
-    say(f"\n  {model} on {data}: mIoU {result.metric:.2f} over {result.images} images, {result.ms_per_image:.1f} ms per image\n")
+    rows = [[name, "-" if value is None else f"{value:.2f}"] for name, value in result.classes.items()]
+    say(table(["class", f"{result.metric_name} %"], rows))
+    points = f"{result.metric_name} {result.metric:.2f}"
+    say(f"\n  {model} on {data}: {points} over {result.images} images, {result.ms_per_image:.1f} ms per image\n")
 
 
 @click.command()

@@ -6,7 +6,7 @@ Sizes are (height, width) in pixels; a batch is always the first axis.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -205,7 +205,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     family: str
     variant: str
     task: Task
-    hyperparameters: dict[str, int | float | bool | str | list[int] | list[float]]
+    hyperparameters: dict[str, int | float | bool | str | list[Any]]
     image: ImageInput
     outputs: tuple[TensorSpec, ...]
     decode: Decode

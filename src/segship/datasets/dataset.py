@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from segship.core.errors import BadArgument, BadDataset
-from segship.core.predictions import LabelArray
+from segship.core.predictions import LabelArray, Prediction, SemanticMap
 from segship.core.spec import Task
 from segship.datasets.labels import read_label
 
@@ -63,6 +63,10 @@ class Dataset:
             sample.label, sample.image, n_classes=len(names) if names else None, ignore=self.ignore, file_ids=self.file_ids
         )
 
+    def load_truth(self, sample: Sample) -> Prediction:
+        """The truth of a sample in its task's own type; raises :class:`BadDataset` as :meth:`load_label` does."""
+        return SemanticMap(self.load_label(sample))
+
     def split(self, n_calibration: int, n_evaluation: int | None = None) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
         """Disjoint calibration and evaluation samples, each evenly strided over the folder's order.
 
@@ -107,7 +111,7 @@ def strided(indices: Sequence[int], n: int) -> list[int]:
     return [indices[(2 * step + 1) * len(indices) // (2 * n)] for step in range(n)]
 
 
-def check_classes(dataset: Dataset, n_classes: int) -> None:
+def check_classes(dataset: Dataset, n_classes: int, task: Task = "semantic", category_ids: tuple[int, ...] | None = None) -> None:
     """Raise :class:`BadDataset` unless labels are classes and their count is the model's. Unnamed classes pass."""
     if dataset.labelled and dataset.task not in (None, "semantic"):
         raise BadDataset(

@@ -26,6 +26,9 @@ OTHER_SHAPE: Final = "other_shape"
 SHAPE_THERE_AND_BACK: Final = "shape_there_and_back"
 
 Outputs = Mapping[str, Array]
+Apart = Callable[[Outputs, Outputs], float]
+"""How far two outputs of one image are apart, 0 for equal ones, 1 for nothing in common."""
+
 _REPEATS = 3
 
 
@@ -38,6 +41,8 @@ def check_invariance(
     engine: str,
     other_feeds: Feeds | None = None,
     other_expected: Outputs | None = None,
+    apart: Apart | None = None,
+    other_apart: Apart | None = None,
 ) -> Verdict:
     """Judge a session by itself. ``feeds``: at least two different images, batch 1, of one shape.
 
@@ -45,25 +50,29 @@ def check_invariance(
     another order; ``repeated_runs`` the first image three times; with ``other_feeds`` (one image of another shape)
     ``shape_there_and_back``, the first image again after the other shape, and with ``other_expected`` (what the reference
     gives for it) ``other_shape``. What cannot be measured is noted and not judged; a run that fails, fails its limit.
+    ``apart`` measures two outputs of one image where :func:`difference` says too little (lists of objects, whose order
+    rounding may change), ``other_apart`` at the other shape.
     """
     _check_feeds(session, feeds)
+    apart = difference if apart is None else apart
+    other_apart = apart if other_apart is None else other_apart
     notes: list[str] = []
     singles = [session.run(each) for each in feeds]
-    measured = {REPEAT: _measure(notes, REPEAT, lambda: _repeated(session, feeds[0], singles[0]))}
-    reason = _why_no_batch(session, singles, limits)
+    measured = {REPEAT: _measure(notes, REPEAT, lambda: _repeated(session, feeds[0], singles[0], apart))}
+    reason = _why_no_batch(session, singles, limits, apart)
     if reason is None:
-        measured[BATCH] = _measure(notes, BATCH, lambda: _batched(session, feeds, singles))
-        measured[ORDER] = _measure(notes, ORDER, lambda: _reordered(session, feeds))
+        measured[BATCH] = _measure(notes, BATCH, lambda: _batched(session, feeds, singles, apart))
+        measured[ORDER] = _measure(notes, ORDER, lambda: _reordered(session, feeds, apart))
     else:
         notes.append(f"batches were not judged: {reason}")
     if other_feeds is None:
         free = any(isinstance(side, str) for spec in session.inputs for side in spec.shape[1:])
         notes.append(f"other shapes were not judged: {'none was given' if free else 'the engine takes one shape'}")
     else:
-        back = lambda: _there_and_back(session, feeds[0], singles[0], other_feeds)  # noqa: E731
+        back = lambda: _there_and_back(session, feeds[0], singles[0], other_feeds, apart)  # noqa: E731
         measured[SHAPE_THERE_AND_BACK] = _measure(notes, SHAPE_THERE_AND_BACK, back)
     if other_feeds is not None and other_expected is not None:
-        measured[OTHER_SHAPE] = _measure(notes, OTHER_SHAPE, lambda: difference(other_expected, session.run(other_feeds)))
+        measured[OTHER_SHAPE] = _measure(notes, OTHER_SHAPE, lambda: other_apart(other_expected, session.run(other_feeds)))
     elif other_feeds is not None:
         notes.append("the result at the other shape was not judged: there is nothing to compare it with")
     quantities = (BATCH, ORDER, REPEAT, SHAPE_THERE_AND_BACK, OTHER_SHAPE)
@@ -109,12 +118,12 @@ def _check_feeds(session: Session, feeds: Sequence[Feeds]) -> None:
             raise BadArgument(f"the images differ in {name!r}, which one batch shares: give images of one size")
 
 
-def _why_no_batch(session: Session, singles: Sequence[Outputs], limits: Sequence[Limit]) -> str | None:
+def _why_no_batch(session: Session, singles: Sequence[Outputs], limits: Sequence[Limit], apart: Apart) -> str | None:
     """Why batches cannot be judged, or None: a fixed batch, or images whose outputs are too alike to betray a mix-up."""
     if not _batch_is_free(session):
         return f"the engine's batch is fixed at {session.inputs[0].shape[0]}"
     allowed = max((limit.at_most or 0.0 for limit in limits if limit.quantity in (BATCH, ORDER)), default=0.0)
-    nearest = min(difference(first, second) for first, second in combinations(singles, 2))
+    nearest = min(apart(first, second) for first, second in combinations(singles, 2))
     if not nearest > 2 * allowed:
         return f"two images give outputs that differ by only {nearest:.2g}, so a mix-up would pass the limit of {allowed:.2g}"
     return None
@@ -139,26 +148,26 @@ def _row(outputs: Outputs, index: int) -> dict[str, Array]:
     return {name: array[index : index + 1] for name, array in outputs.items()}
 
 
-def _batched(session: Session, feeds: Sequence[Feeds], singles: Sequence[Outputs]) -> float:
+def _batched(session: Session, feeds: Sequence[Feeds], singles: Sequence[Outputs], apart: Apart) -> float:
     together = session.run(_joined(session, feeds))
-    return float(np.max([difference(single, _row(together, index)) for index, single in enumerate(singles)]))
+    return float(np.max([apart(single, _row(together, index)) for index, single in enumerate(singles)]))
 
 
-def _reordered(session: Session, feeds: Sequence[Feeds]) -> float:
+def _reordered(session: Session, feeds: Sequence[Feeds], apart: Apart) -> float:
     """The batch against the same batch moved round by one, so that every image changes its place."""
     n = len(feeds)
     straight = session.run(_joined(session, feeds))
     moved = session.run(_joined(session, [feeds[(index + 1) % n] for index in range(n)]))
-    return float(np.max([difference(_row(straight, (index + 1) % n), _row(moved, index)) for index in range(n)]))
+    return float(np.max([apart(_row(straight, (index + 1) % n), _row(moved, index)) for index in range(n)]))
 
 
-def _repeated(session: Session, feeds: Feeds, expected: Outputs) -> float:
-    return float(np.max([difference(expected, session.run(feeds)) for _ in range(_REPEATS)]))
+def _repeated(session: Session, feeds: Feeds, expected: Outputs, apart: Apart) -> float:
+    return float(np.max([apart(expected, session.run(feeds)) for _ in range(_REPEATS)]))
 
 
-def _there_and_back(session: Session, feeds: Feeds, expected: Outputs, other_feeds: Feeds) -> float:
+def _there_and_back(session: Session, feeds: Feeds, expected: Outputs, other_feeds: Feeds, apart: Apart) -> float:
     session.run(other_feeds)
-    return difference(expected, session.run(feeds))
+    return apart(expected, session.run(feeds))
 
 
 def _measure(notes: list[str], quantity: str, run: Callable[[], float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from segship.core.backend import Array, Session
 from segship.core.errors import BadArgument
 from segship.core.image import ImageArray
-from segship.core.spec import ModelSpec, Signature, Size
-from segship.evidence.invariance import check_invariance
+from segship.core.predictions import Prediction
+from segship.core.spec import RAW_OUTPUT, Frame, ModelSpec, SemanticDecode, Signature
+from segship.evidence.invariance import Apart, check_invariance
 from segship.evidence.records import Limit, Verdict
-from segship.evidence.tensors import Logits, compare_labels, compare_logits
-from segship.tasks.semantic import decide, resize_logits
+from segship.evidence.tensors import Logits, compare_labels, compare_logits, compare_objects
+from segship.tasks import task_of
+from segship.tasks.semantic import decide, in_frame
 
 Named = tuple[str, ImageArray]
 """An image's name and its pixels (height, width, 3) uint8 RGB."""
@@ -30,8 +32,8 @@ class PreparedImage(Protocol):
         ...
 
     @property
-    def image_size(self) -> Size:
-        """(height, width) of the original image."""
+    def frame(self) -> Frame:
+        """The image's sizes on the way."""
         ...
 
 
@@ -57,8 +59,12 @@ class Predictor(Protocol):
         """The network input for one image."""
         ...
 
-    def feeds(self, tensor: NDArray[np.float32], image_size: Size, /) -> dict[str, Array]:
-        """What the session takes for a batch of images of ``image_size``."""
+    def feeds(self, tensor: NDArray[np.float32], frame: Frame, /) -> dict[str, Array]:
+        """What the session takes for a batch of images of these sizes."""
+        ...
+
+    def decode(self, outputs: Mapping[str, Array], frame: Frame, /) -> list[Prediction]:
+        """Predictions of a batch from what the session gave."""
         ...
 
 
@@ -73,22 +79,27 @@ def verify_tensors(
     reference_name: str,
     candidate_name: str,
 ) -> Verdict:
-    """Judge the candidate's network output beside the reference's logits; of sliding-window models, the first window's.
+    """Judge the candidate's network output beside the reference's; of sliding-window models, the first window's.
 
     Each side prepares the image by itself, so a wrong preparation is a wrong output. The images are used one by one.
+    Dense outputs are compared value by value. Lists of objects have no values to compare (rounding may swap two), so
+    there the predictions are compared: ``disagreement``, 100 minus the task's agreement, of the worst image.
     """
-    if reference.signature.output != "logits":
-        raise BadArgument(f"the reference gives {reference.signature.output}, expected logits: compare with the PyTorch model")
+    if reference.signature.output != RAW_OUTPUT[reference.spec.task]:
+        raise BadArgument(f"the reference gives {reference.signature.output}: compare with the PyTorch model")
     names = [name for name, _ in images]
-    threshold = reference.spec.decode.threshold
     parties = {"title": title, "reference": reference_name, "candidate": candidate_name}
-    found = (_output(candidate, image)[0] for _, image in images)
+    if reference.signature.output != "logits":
+        pairs = [(_prediction(reference, image), _prediction(candidate, image)) for _, image in images]
+        return compare_objects(pairs, task_of(reference.spec), limits=limits, names=names, **parties)
+    threshold = _threshold(reference.spec)
+    found = (_outputs(candidate, image)[candidate.signature.outputs[0].name][0] for _, image in images)
     if candidate.signature.output == "labels":
         expected = (_logits_in_frame(reference, image) for _, image in images)
         labels = (each.astype(np.uint16 if each.dtype.itemsize > 1 else np.uint8) for each in found)
         return compare_labels(expected, labels, tie_margin=tie_margin, threshold=threshold, limits=limits, names=names, **parties)
     logits = (each.astype(np.float32) for each in found)
-    wanted = (_output(reference, image)[0].astype(np.float32) for _, image in images)
+    wanted = (_outputs(reference, image)[reference.signature.outputs[0].name][0].astype(np.float32) for _, image in images)
     return compare_logits(wanted, logits, tie_margin=tie_margin, threshold=threshold, limits=limits, names=names, **parties)
 
 
@@ -115,36 +126,58 @@ def verify_invariance(
         engine=candidate_name,
         other_feeds=None if other is None else _network_feeds(candidate, other),
         other_expected=None if other is None or reference is None else _expected(reference, candidate, other),
+        apart=_apart(candidate, pixels[0]),
+        other_apart=None if other is None else _apart(candidate, other),
     )
+
+
+def _apart(predictor: Predictor, image: ImageArray) -> Apart | None:
+    """How far two outputs for images of this one's size are apart, where that is not a matter of values: 1 minus agreement."""
+    if predictor.signature.output in ("logits", "labels"):
+        return None
+    sizes, task = predictor.prepare(image).frame, task_of(predictor.spec)
+
+    def apart(first: Mapping[str, Array], second: Mapping[str, Array]) -> float:
+        (one,), (other,) = predictor.decode(first, sizes), predictor.decode(second, sizes)
+        return 1 - task.agreement(one, other)
+
+    return apart
 
 
 def _network_feeds(predictor: Predictor, image: ImageArray) -> dict[str, Array]:
     """Feeds of the whole image, or of the first window of a sliding-window model."""
     prepared, slide = predictor.prepare(image), predictor.spec.slide
     if slide is None:
-        return predictor.feeds(prepared.tensor, prepared.image_size)
+        return predictor.feeds(prepared.tensor, prepared.frame)
     window = np.ascontiguousarray(prepared.tensor[:, :, : slide.crop[0], : slide.crop[1]])
-    return predictor.feeds(window, (window.shape[2], window.shape[3]))
+    size = (window.shape[2], window.shape[3])
+    return predictor.feeds(window, Frame(size, size, size))
 
 
-def _output(predictor: Predictor, image: ImageArray) -> Array:
-    """The session's first output for one image, batch axis included."""
-    return predictor.session.run(_network_feeds(predictor, image))[predictor.signature.outputs[0].name]
+def _outputs(predictor: Predictor, image: ImageArray) -> dict[str, Array]:
+    """What the session gives for one image, batch axis included."""
+    return predictor.session.run(_network_feeds(predictor, image))
+
+
+def _prediction(predictor: Predictor, image: ImageArray) -> Prediction:
+    (prediction,) = predictor.decode(_outputs(predictor, image), predictor.prepare(image).frame)
+    return prediction
+
+
+def _threshold(spec: ModelSpec) -> float | None:
+    return spec.decode.threshold if isinstance(spec.decode, SemanticDecode) else None
 
 
 def _logits_in_frame(predictor: Predictor, image: ImageArray) -> Logits:
     """Logits (class, height, width) in the image's frame, after the official resizes."""
-    prepared = predictor.prepare(image)
-    sizes: dict[str, Size] = {"input": (prepared.tensor.shape[2], prepared.tensor.shape[3]), "image": prepared.image_size}
-    logits: Logits = _output(predictor, image)[0].astype(np.float32)
-    for step in predictor.spec.decode.resize_to:
-        logits = resize_logits(logits, sizes[step])
-    return logits
+    assert isinstance(predictor.spec.decode, SemanticDecode)
+    logits: Logits = _outputs(predictor, image)[predictor.signature.outputs[0].name][0].astype(np.float32)
+    return in_frame(logits, predictor.spec.decode, predictor.prepare(image).frame)
 
 
 def _cropped(images: Sequence[ImageArray], signature: Signature) -> list[ImageArray]:
-    """Images of one size. A graph that gives logits of a fixed input size does not see the images' own size."""
-    if signature.input_size is not None and signature.output == "logits":
+    """Images of one size. A graph that gives raw outputs of a fixed input size does not see the images' own size."""
+    if signature.input_size is not None and signature.output != "labels":
         return list(images)
     h, w = min(image.shape[0] for image in images), min(image.shape[1] for image in images)
     return [np.ascontiguousarray(image[:h, :w]) for image in images]
@@ -154,14 +187,13 @@ def _other_shape(image: ImageArray, predictor: Predictor) -> ImageArray | None:
     """A part of the image with another shape and aspect ratio, whose network input has another shape too; None if none has."""
     h, w = image.shape[:2]
     part = np.ascontiguousarray(image[: max(3 * h // 4, 1), : max(9 * w // 16, 1)])
-    whole, smaller = (next(iter(_network_feeds(predictor, each).values())).shape for each in (image, part))
+    whole, smaller = (_network_feeds(predictor, each)["image"].shape for each in (image, part))
     return None if whole == smaller else part
 
 
-def _expected(reference: Predictor, candidate: Predictor, image: ImageArray) -> dict[str, Array] | None:
+def _expected(reference: Predictor, candidate: Predictor, image: ImageArray) -> dict[str, Array]:
     """What the reference gives for ``image`` in the form of the candidate's output."""
-    name = candidate.signature.outputs[0].name
     if candidate.signature.output == "labels":
-        labels = decide(_logits_in_frame(reference, image), reference.spec.decode.threshold)
-        return {name: labels[None]}
-    return {name: _output(reference, image)}
+        labels = decide(_logits_in_frame(reference, image), _threshold(reference.spec))
+        return {candidate.signature.outputs[0].name: labels[None]}
+    return _outputs(reference, image)

@@ -14,6 +14,7 @@ import msgspec
 from segship.core.environment import Environment
 from segship.core.errors import BadEngine
 from segship.core.files import storage_errors
+from segship.core.spec import Task
 
 Level = Literal["tensors", "predictions", "dataset", "invariance"]
 
@@ -34,19 +35,19 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class ClassScore(msgspec.Struct, frozen=True):
-    """IoU of one class in percent, of the reference (PyTorch) and of the engine; None where the class never occurs.
+    """The metric of one class in points, of the reference (PyTorch) and of the engine; None where the class never occurs.
 
-    ``pixels`` is the number of labelled pixels of the class in the truth (or in the reference, without labels).
+    ``support`` is how much of the class the truth holds (or the reference, without labels), in pixels or objects.
     """
 
     name: str
     reference: float | None
     candidate: float | None
-    pixels: int
+    support: int
 
 
 class ImageScore(msgspec.Struct, frozen=True):
-    """Agreement of engine and reference on one image, in percent of pixels."""
+    """Agreement of engine and reference on one image, in percent, as their task defines it."""
 
     image: str
     agreement: float
@@ -162,6 +163,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """Everything ``deploy`` found out: the source of the report."""
 
     title: str
+    task: Task = "semantic"
     metric_name: str
     max_drop: float
     candidates: tuple[Candidate, ...]

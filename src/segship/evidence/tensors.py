@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segship.core.errors import BadArgument
-from segship.core.predictions import LabelArray
+from segship.core.predictions import LabelArray, Prediction
 from segship.evidence.judge import verdict
 from segship.evidence.records import ImageScore, Limit, Verdict
+from segship.tasks import TaskModule
 from segship.tasks.semantic import decide
 
 FLIPPED: Final = "flipped"
@@ -23,6 +24,9 @@ FLIPPED_WITH_TIES: Final = "flipped_with_ties"
 MAX_ABS_DIFFERENCE: Final = "max_abs_difference"
 RELATIVE_DIFFERENCE: Final = "relative_difference"
 """Largest absolute difference over the spread (largest minus smallest) of the reference logits, of the worst image."""
+
+DISAGREEMENT: Final = "disagreement"
+"""100 minus the task's agreement in percent, of the worst image."""
 
 Logits = NDArray[np.float32]
 _Output = TypeVar("_Output", Logits, LabelArray)
@@ -95,6 +99,31 @@ def compare_labels(
         limits=limits,
         worst=worst,
         notes=notes,
+    )
+
+
+def compare_objects(
+    pairs: Sequence[tuple[Prediction, Prediction]],
+    task: TaskModule,
+    *,
+    limits: Sequence[Limit],
+    names: Sequence[str],
+    title: str,
+    reference: str,
+    candidate: str,
+) -> Verdict:
+    """Judge predictions, (reference, candidate) for each image, by ``disagreement``: 100 minus the agreement, worst image."""
+    shares = [100 * task.agreement(first, second) for first, second in pairs]
+    scores = sorted(map(ImageScore, names, shares), key=lambda score: score.agreement)
+    return verdict(
+        level="tensors",
+        title=title,
+        reference=reference,
+        candidate=candidate,
+        images=len(pairs),
+        measured=_worst_of([[100 - share] for share in shares], (DISAGREEMENT,)),
+        limits=limits,
+        worst=scores,
     )
 
 

@@ -1,6 +1,6 @@
-"""Is the engine's answer still right? Label maps of engine and PyTorch on the same images, against the truth if there is one.
+"""Is the engine's answer still right? Predictions of engine and PyTorch on the same images, against the truth if there is one.
 
-Everything streams: one image's maps are alive at a time. Quantities are in percent of pixels or points of mIoU.
+Everything streams: one image's predictions are alive at a time. Quantities are in percent, or points of the task's metric.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segship.core.errors import BadArgument, BadDataset
-from segship.core.predictions import LabelArray, SemanticMap
-from segship.evidence.bootstrap import RESAMPLES, Weights, paired_interval, tally, weighted_mean_iou
+from segship.core.predictions import Instances, Prediction, SemanticMap
+from segship.evidence.bootstrap import RESAMPLES, Weights, paired_interval
 from segship.evidence.judge import verdict
 from segship.evidence.records import ClassScore, ImageScore, Limit, Verdict
-from segship.tasks.semantic import agreement, confusion, iou
+from segship.tasks import Scores, TaskModule
 
-REFERENCE_MIOU: Final = "reference_miou"
-CANDIDATE_MIOU: Final = "candidate_miou"
+REFERENCE_METRIC: Final = "reference_metric"
+CANDIDATE_METRIC: Final = "candidate_metric"
 DROP: Final = "drop"
-"""mIoU of the reference minus that of the candidate; without truth, 100 minus the agreement."""
+"""Metric of the reference minus that of the candidate; without truth, 100 minus the agreement."""
 WORST_CLASS_DROP: Final = "worst_class_drop"
 AGREEMENT: Final = "agreement"
 
@@ -29,15 +29,16 @@ _FEW_IMAGES: Final = 20
 
 
 def max_drop(points: float, reason: str) -> Limit:
-    """The limit that ``--max-drop`` sets: at most ``points`` of mIoU lost (without truth: of agreement)."""
+    """The limit that ``--max-drop`` sets: at most ``points`` of the metric lost (without truth: of agreement)."""
     return Limit(DROP, at_most=points, reason=reason)
 
 
 def compare_predictions(
-    reference_maps: Iterable[SemanticMap],
-    candidate_maps: Iterable[SemanticMap],
-    truths: Iterable[LabelArray] | None,
+    references: Iterable[Prediction],
+    candidates: Iterable[Prediction],
+    truths: Iterable[Prediction] | None,
     *,
+    task: TaskModule,
     classes: Sequence[str],
     ignore: int | None,
     limits: Sequence[Limit],
@@ -49,125 +50,140 @@ def compare_predictions(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Verdict:
-    """Judge ``candidate`` beside ``reference`` on images given in the same order by all iterables.
+    """Judge ``candidates`` beside ``references`` on images given in the same order by all iterables.
 
-    With ``truths`` (height, width) the level is ``dataset``: mIoU of both, IoU of each class, the change with its 95 %
+    With ``truths`` the level is ``dataset``: the task's metric of both, each class's, the change with its 95 %
     paired-bootstrap interval over images. Without, it is ``predictions``: the reference takes the truth's place, and the
     interval is that of agreement minus 100.
     """
-    sums = _Sums(len(classes), ignore)
+    sums = _Sums(task, len(classes), ignore)
     if truths is None:
-        for name, first, second in zip(names, reference_maps, candidate_maps, strict=True):
-            sums.add(name, first, second, first.labels)
+        for name, first, second in zip(names, references, candidates, strict=True):
+            sums.add(name, first, second, first)
     else:
-        for name, first, second, truth in zip(names, reference_maps, candidate_maps, truths, strict=True):
+        for name, first, second, truth in zip(names, references, candidates, truths, strict=True):
             sums.add(name, first, second, truth)
     if not sums.names:
         raise BadArgument("no image to compare on: give at least one")
-    scores = sums.class_scores(classes)
-    measured = sums.measured(scores, labelled=truths is not None)
+    first_scores, second_scores = sums.scores()
+    scores = class_scores(classes, first_scores, second_scores)
+    labelled = truths is not None
     return verdict(
-        level="predictions" if truths is None else "dataset",
+        level="dataset" if labelled else "predictions",
         title=title,
         reference=reference,
         candidate=candidate,
         images=len(sums.names),
-        measured=measured,
+        measured=_measured(first_scores, second_scores, scores, sums.agreement, labelled=labelled),
         limits=limits,
-        interval=sums.interval(labelled=truths is not None, resamples=resamples, seed=seed),
+        interval=sums.interval(labelled=labelled, resamples=resamples, seed=seed),
         classes=scores,
         worst=sums.worst(n_worst),
-        notes=sums.notes(scores),
+        notes=_notes(scores, len(sums.names)),
     )
 
 
 class _Sums:
-    """What is kept of each image: two tallies (3, class), pixels that agree, pixels in all."""
+    """What is kept of the images: the metric's sums of both sides, and how far they agree on each image."""
 
-    def __init__(self, n_classes: int, ignore: int | None) -> None:
-        self._n_classes, self._ignore = n_classes, ignore
+    def __init__(self, task: TaskModule, n_classes: int, ignore: int | None) -> None:
+        self._task, self._n_classes, self._ignore = task, n_classes, ignore
+        self._reference, self._candidate = task.scorer(n_classes, ignore), task.scorer(n_classes, ignore)
         self.names: list[str] = []
-        self._reference, self._candidate = (np.zeros((n_classes, n_classes), np.int64) for _ in range(2))
-        self._tallies: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-        self._pixels: list[tuple[float, int]] = []
+        self._agreements: list[tuple[float, int]] = []
 
-    def add(self, name: str, reference: SemanticMap, candidate: SemanticMap, truth: LabelArray) -> None:
+    def add(self, name: str, reference: Prediction, candidate: Prediction, truth: Prediction) -> None:
         """Count one image."""
-        for role, labels in (
-            ("PyTorch's labels", reference.labels),
-            ("the engine's labels", candidate.labels),
-            ("the truth", truth),
-        ):
-            self._check(name, role, labels, truth.shape, ignore=self._ignore if role == "the truth" else None)
-        first = confusion(truth, reference.labels, self._n_classes, self._ignore)
-        second = confusion(truth, candidate.labels, self._n_classes, self._ignore)
-        self._reference += first
-        self._candidate += second
-        self._tallies.append((tally(first), tally(second)))
-        self._pixels.append((agreement(reference, candidate) * truth.size, truth.size))
+        for role, each in (("PyTorch's answer", reference), ("the engine's answer", candidate), ("the truth", truth)):
+            self._check(name, role, each, truth.size, ignore=self._ignore if role == "the truth" else None)
+        self._reference.add(truth, reference)
+        self._candidate.add(truth, candidate)
+        self._agreements.append((self._task.agreement(reference, candidate), truth.size[0] * truth.size[1]))
         self.names.append(name)
 
-    def _check(self, name: str, role: str, labels: LabelArray, size: tuple[int, ...], *, ignore: int | None) -> None:
-        if labels.shape != size:
+    def _check(self, name: str, role: str, each: Prediction, size: tuple[int, int], *, ignore: int | None) -> None:
+        if each.size != size:
             raise BadDataset(
-                f"{name}: {role} have {labels.shape} pixels, the truth has {size}: give labels of the images' own size"
+                f"{name}: {role} has {each.size[0]} x {each.size[1]} pixels, the truth {size[0]} x {size[1]}: "
+                "give labels of the images' own size"
             )
-        known = labels if ignore is None else labels[labels != ignore]
-        if known.size and known.max() >= self._n_classes:
+        highest = _highest_class(each, ignore)
+        if highest >= self._n_classes:
             raise BadDataset(
-                f"{name}: {role} hold the class id {known.max()}, there are {self._n_classes} classes: mend the classes"
+                f"{name}: {role} holds the class id {highest}, there are {self._n_classes} classes: mend the classes"
             )
 
-    def class_scores(self, classes: Sequence[str]) -> tuple[ClassScore, ...]:
-        """IoU of each class for both, None where a class occurs in neither truth nor prediction."""
-        first, second = iou(self._reference).per_class, iou(self._candidate).per_class
-        pixels = self._reference.sum(1)
-        return tuple(ClassScore(name, _score(first[i]), _score(second[i]), int(pixels[i])) for i, name in enumerate(classes))
+    def scores(self) -> tuple[Scores, Scores]:
+        """The metric of both."""
+        return self._reference.scores(), self._candidate.scores()
 
-    def measured(self, scores: Sequence[ClassScore], *, labelled: bool) -> dict[str, float]:
-        """Quantity name to value."""
-        first, second = iou(self._reference).mean, iou(self._candidate).mean
-        agreeing = 100 * sum(same for same, _ in self._pixels) / sum(size for _, size in self._pixels)
-        drops = [drop for score in scores if (drop := _drop(score)) is not None]
-        return {
-            REFERENCE_MIOU: first,
-            CANDIDATE_MIOU: second,
-            DROP: first - second if labelled else 100 - agreeing,
-            WORST_CLASS_DROP: max(drops, default=float("nan")),
-            AGREEMENT: agreeing,
-        }
+    @property
+    def agreement(self) -> float:
+        """In percent; an image counts by its pixels."""
+        return 100 * sum(share * size for share, size in self._agreements) / sum(size for _, size in self._agreements)
 
     def interval(self, *, labelled: bool, resamples: int, seed: int) -> tuple[float, float] | None:
         """95 % interval of the change, candidate minus reference."""
-        first, second = (np.stack([pair[side] for pair in self._tallies]) for side in (0, 1))
-        same, size = np.array(self._pixels, np.float64).T
+        share, size = np.array(self._agreements, np.float64).T
 
         def change(weights: Weights) -> NDArray[np.float64]:
             if labelled:
-                return weighted_mean_iou(weights, second) - weighted_mean_iou(weights, first)
-            lost: NDArray[np.float64] = 100 * (weights @ same) / (weights @ size) - 100
+                return self._candidate.resampled(weights) - self._reference.resampled(weights)
+            lost: NDArray[np.float64] = 100 * (weights @ (share * size)) / (weights @ size) - 100
             return lost
 
         return paired_interval(change, len(self.names), resamples=resamples, seed=seed)
 
     def worst(self, n: int) -> tuple[ImageScore, ...]:
         """The images on which the two differ most; ties keep the images' order."""
-        scores = [ImageScore(name, 100 * same / size) for name, (same, size) in zip(self.names, self._pixels, strict=True)]
+        scores = [ImageScore(name, 100 * share) for name, (share, _) in zip(self.names, self._agreements, strict=True)]
         return tuple(sorted(scores, key=lambda score: score.agreement)[:n])
 
-    def notes(self, scores: Sequence[ClassScore]) -> tuple[str, ...]:
-        """Facts that a reader of the numbers must know."""
-        notes = []
-        falling = [(drop, score) for score in scores if (drop := _drop(score)) is not None]
-        drop, worst = max(falling, key=lambda entry: entry[0], default=(0.0, None))
-        if worst is not None and drop > 0:
-            notes.append(f"the class that loses most is {worst.name}: {worst.reference:.2f} to {worst.candidate or 0:.2f}")
-        absent = [score.name for score in scores if score.reference is None and score.candidate is None]
-        if absent:
-            notes.append(f"classes that never occur: {', '.join(absent)}")
-        if len(self.names) < _FEW_IMAGES:
-            notes.append(f"{len(self.names)} images are few: the interval is rough")
-        return tuple(notes)
+
+def _highest_class(prediction: Prediction, ignore: int | None) -> int:
+    if isinstance(prediction, SemanticMap):
+        known = prediction.labels if ignore is None else prediction.labels[prediction.labels != ignore]
+        return int(known.max()) if known.size else -1
+    if isinstance(prediction, Instances):
+        return int(prediction.classes.max()) if len(prediction) else -1
+    return max((segment.class_id for segment in prediction.segments), default=-1)
+
+
+def class_scores(classes: Sequence[str], first: Scores, second: Scores) -> tuple[ClassScore, ...]:
+    """The metric of each class for both, None where a class occurs in neither truth nor prediction."""
+    return tuple(
+        ClassScore(name, _score(first.per_class[i]), _score(second.per_class[i]), int(first.support[i]))
+        for i, name in enumerate(classes)
+    )
+
+
+def _measured(
+    first: Scores, second: Scores, scores: Sequence[ClassScore], agreement: float, *, labelled: bool
+) -> dict[str, float]:
+    """Quantity name to value."""
+    drops = [drop for score in scores if (drop := _drop(score)) is not None]
+    return {
+        REFERENCE_METRIC: first.mean,
+        CANDIDATE_METRIC: second.mean,
+        DROP: first.mean - second.mean if labelled else 100 - agreement,
+        WORST_CLASS_DROP: max(drops, default=float("nan")),
+        AGREEMENT: agreement,
+    }
+
+
+def _notes(scores: Sequence[ClassScore], n_images: int) -> tuple[str, ...]:
+    """Facts that a reader of the numbers must know."""
+    notes = []
+    falling = [(drop, score) for score in scores if (drop := _drop(score)) is not None]
+    drop, worst = max(falling, key=lambda entry: entry[0], default=(0.0, None))
+    if worst is not None and drop > 0:
+        notes.append(f"the class that loses most is {worst.name}: {worst.reference:.2f} to {worst.candidate or 0:.2f}")
+    absent = [score.name for score in scores if score.reference is None and score.candidate is None]
+    if absent:
+        notes.append(f"classes that never occur: {', '.join(absent)}")
+    if n_images < _FEW_IMAGES:
+        notes.append(f"{n_images} images are few: the interval is rough")
+    return tuple(notes)
 
 
 def _score(value: np.float64) -> float | None:

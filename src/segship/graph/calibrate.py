@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
-from segship.core.backend import Session
+from segship.core.backend import Array, Feeds, Session
 from segship.core.errors import BuildFailed, StorageFailed
 from segship.core.files import file_sha256, write_atomically
 from segship.core.graph import Graph
@@ -25,8 +24,8 @@ from segship.core.progress import Progress, silent
 from segship.graph.histogram import Histogram, Method, PackedHistogram, Range
 from segship.graph.observe import observing_graph, shapes_graph
 
-Prepare = Callable[[Path], NDArray[np.float32]]
-"""From an image file to the network input (1, channel, height, width)."""
+Prepare = Callable[[Path], Feeds]
+"""From an image file to all that the network takes, the image as (1, channel, height, width)."""
 
 OpenSession = Callable[[Graph], Session]
 
@@ -99,16 +98,16 @@ class Calibration:
         try:
             for index in range(done, len(self.images)):
                 progress("calibrate", index, len(self.images))
-                results = session.run({"image": self.prepare(self.images[index])})
+                results = session.run(_fitting(session, self.prepare(self.images[index])))
                 self._learn(histograms, results, self.images[index])
                 self._keep(_State(key, index + 1, [histogram.packed() for histogram in histograms]))
         finally:
             session.close()
 
-    def _open(self, image: NDArray[np.float32]) -> Session:
+    def _open(self, image: Feeds) -> Session:
         """The observing session, its sampling fitted to the tensors' sizes on one image."""
         probe = self.open_session(shapes_graph(self.graph, self.tensors))
-        found = probe.run({"image": image})
+        found = probe.run(_fitting(probe, image))
         probe.close()
         shapes = {name: tuple(int(side) for side in found[f"{index}/shape"]) for index, name in enumerate(self.tensors)}
         return self.open_session(observing_graph(self.graph, self.tensors, shapes))
@@ -144,3 +143,8 @@ class Calibration:
 
     def _file(self, key: str) -> Path | None:
         return self.cache / f"{key}.json" if self.cache is not None else None
+
+
+def _fitting(session: Session, feeds: Feeds) -> dict[str, Array]:
+    """What the session takes of ``feeds``: the part of the network that is observed may need less than the whole."""
+    return {spec.name: feeds[spec.name] for spec in session.inputs}

@@ -6,7 +6,6 @@ Logits are (batch, class, height, width) float32; label maps are (height, width)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray

@@ -151,7 +151,7 @@ def test_photos_of_several_sizes(model: Any) -> None:
 
 def test_label_engines(model: Any) -> None:
     if model.spec.slide is not None:
-        with pytest.raises(BadArgument, match="expected logits"):
+        with pytest.raises(BadArgument, match="compare with the PyTorch model"):
             tensors(labelling(model), model, SAME_LABELS)
         return
     sound = labelling(model)

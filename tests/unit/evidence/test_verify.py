@@ -11,19 +11,20 @@ import pytest
 
 from segship.core.errors import BadArgument, BadDataset
 from segship.core.predictions import SemanticMap
-from segship.evidence.bootstrap import mean_iou, paired_interval, tally, weighted_mean_iou
+from segship.evidence.bootstrap import paired_interval
 from segship.evidence.judge import holds
 from segship.evidence.records import Limit, Verdict
 from segship.evidence.verify import (
     AGREEMENT,
-    CANDIDATE_MIOU,
+    CANDIDATE_METRIC,
     DROP,
-    REFERENCE_MIOU,
+    REFERENCE_METRIC,
     WORST_CLASS_DROP,
     compare_predictions,
     max_drop,
 )
-from segship.tasks.semantic import confusion, iou
+from segship.tasks import TASKS
+from segship.tasks.semantic import MeanIoU
 
 CLASSES = ("road", "car", "sky")
 LIMITS = (max_drop(0.5, "the user's own"),)
@@ -52,6 +53,13 @@ def spoiled(maps: list[np.ndarray], percent: float, seed: int = 1) -> list[Seman
     return result
 
 
+def added(truth: list[np.ndarray], maps: list[SemanticMap]) -> MeanIoU:
+    scorer = MeanIoU(3, 255)
+    for labels, prediction in zip(truth, maps, strict=True):
+        scorer.add(SemanticMap(labels), prediction)
+    return scorer
+
+
 def judge(reference: Any, candidate: Any, truth: Any, **keywords: Any) -> Verdict:
     keywords = {
         "classes": CLASSES,
@@ -63,7 +71,8 @@ def judge(reference: Any, candidate: Any, truth: Any, **keywords: Any) -> Verdic
         "candidate": "engine",
         **keywords,
     }
-    return compare_predictions(reference, candidate, truth, **keywords)
+    maps = None if truth is None else (SemanticMap(labels) for labels in truth)
+    return compare_predictions(reference, candidate, maps, task=TASKS["semantic"], **keywords)
 
 
 def test_equal_predictions_lose_nothing() -> None:
@@ -81,10 +90,8 @@ def test_metric_is_that_of_the_task() -> None:
     truth = truths(25)
     reference, candidate = spoiled(truth, 5), spoiled(truth, 12, seed=2)
     verdict = judge(reference, candidate, truth, n=25)
-    for name, maps in ((REFERENCE_MIOU, reference), (CANDIDATE_MIOU, candidate)):
-        whole = sum((confusion(t, m.labels, 3, 255) for t, m in zip(truth, maps, strict=True)), np.zeros((3, 3), np.int64))
-        assert verdict.measured[name] == pytest.approx(iou(whole).mean)
-        assert mean_iou(tally(whole)) == pytest.approx(iou(whole).mean)
+    for name, maps in ((REFERENCE_METRIC, reference), (CANDIDATE_METRIC, candidate)):
+        assert verdict.measured[name] == pytest.approx(added(truth, maps).scores().mean)
     low, high = verdict.interval or (0.0, 0.0)
     assert low < -verdict.measured[DROP] < high
     assert not verdict.passed
@@ -127,7 +134,7 @@ def test_worst_images_and_worst_class() -> None:
     assert [score.image for score in verdict.worst] == ["image 7", "image 3"]
     assert [score.agreement for score in verdict.worst] == [50, 80]
     assert any(note.startswith("the class that loses most is") for note in verdict.notes)
-    assert sum(score.pixels for score in verdict.classes) == 20 * (600 - 4)
+    assert sum(score.support for score in verdict.classes) == 20 * (600 - 4)
 
 
 def test_class_that_never_occurs() -> None:
@@ -135,7 +142,7 @@ def test_class_that_never_occurs() -> None:
     maps = [SemanticMap(truth[0])]
     verdict = judge(maps, maps, truth, n=1)
     assert verdict.classes[2].reference is None
-    assert verdict.measured[REFERENCE_MIOU] == 100
+    assert verdict.measured[REFERENCE_METRIC] == 100
     assert "classes that never occur: car, sky" in verdict.notes
     assert "1 images are few: the interval is rough" in verdict.notes
 
@@ -173,9 +180,9 @@ def test_maps_are_never_held() -> None:
 @pytest.mark.parametrize(
     ("reference", "truth", "sentence"),
     [
-        (np.zeros((4, 5)), np.zeros((4, 4)), "PyTorch's labels have"),
-        (np.zeros((4, 4)), np.full((4, 4), 9), "the truth hold the class id 9"),
-        (np.full((4, 4), 3), np.zeros((4, 4)), "PyTorch's labels hold the class id 3"),
+        (np.zeros((4, 5)), np.zeros((4, 4)), "PyTorch's answer has 4 x 5"),
+        (np.zeros((4, 4)), np.full((4, 4), 9), "the truth holds the class id 9"),
+        (np.full((4, 4), 3), np.zeros((4, 4)), "PyTorch's answer holds the class id 3"),
     ],
 )
 def test_maps_that_do_not_fit(reference: np.ndarray, truth: np.ndarray, sentence: str) -> None:
@@ -223,7 +230,9 @@ def test_interval_is_repeatable_and_covers() -> None:
     assert 52 <= inside <= 60
 
 
-def test_weighted_mean_iou_repeats_images() -> None:
-    tallies = np.stack([tally(confusion(t, m.labels, 3, 255)) for t, m in zip(truths(4), spoiled(truths(4), 9), strict=True)])
-    weights = np.array([[2.0, 0.0, 1.0, 1.0]])
-    assert weighted_mean_iou(weights, tallies)[0] == pytest.approx(mean_iou(tallies[[0, 0, 2, 3]].sum(0)))
+def test_resampled_mean_iou_repeats_images() -> None:
+    truth, maps = truths(4), spoiled(truths(4), 9)
+    repeated = added([truth[i] for i in (0, 0, 2, 3)], [maps[i] for i in (0, 0, 2, 3)])
+    weights = np.array([[2.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    expected = [repeated.scores().mean, added(truth, maps).scores().mean]
+    assert added(truth, maps).resampled(weights) == pytest.approx(expected)

@@ -26,8 +26,8 @@ def write_images(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def read(file: Path) -> np.ndarray:
-    return np.load(file)
+def read(file: Path) -> dict[str, np.ndarray]:
+    return {"image": np.load(file)}
 
 
 class Opener:
@@ -64,10 +64,10 @@ def test_ranges_are_the_extremes_over_all_images(tmp_path: Path) -> None:
     value = next(node.outputs[0] for node in graph.ir.graph if node.name == "deep/Relu")
     graph.ir.graph.outputs.append(value)
     session = PlainSession(graph)._session
-    largest = max(float(session.run([value.name], {"image": read(file)})[0].max()) for file in files)
+    largest = max(float(session.run([value.name], read(file))[0].max()) for file in files)
     assert found.tensors[value.name].high == pytest.approx(largest, rel=1e-6)
     assert found.tensors[value.name].low == 0
-    assert found.tensors["image"].high == pytest.approx(max(read(file).max() for file in files))
+    assert found.tensors["image"].high == pytest.approx(max(read(file)["image"].max() for file in files))
 
 
 def test_an_interrupted_calibration_goes_on_and_repeats_no_image(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_hash_covers_graph_images_preprocessing_and_method(tmp_path: Path) -
         calibration(files, preprocessing="other").run(method="minmax").sha256,
         calibration(files, graph=small_unet(classes=5)).run(method="minmax").sha256,
     ]
-    np.save(files[1], read(files[1]) * 1.001)
+    np.save(files[1], read(files[1])["image"] * 1.001)
     others.append(calibration(files).run(method="minmax").sha256)
     assert len({base, *others}) == 6
 
@@ -124,7 +124,7 @@ def test_progress_is_told_once_for_each_image(tmp_path: Path) -> None:
 
 def test_an_image_that_overflows_is_named(tmp_path: Path) -> None:
     files = write_images(tmp_path, 2)
-    np.save(files[1], np.full_like(read(files[1]), np.inf))
+    np.save(files[1], np.full_like(read(files[1])["image"], np.inf))
     with pytest.raises(BuildFailed, match=r"image is not finite on .*1\.npy"):
         calibration(files).run()
 

@@ -121,7 +121,7 @@ def _score(deployment: Deployment, candidate: Candidate) -> float | None:
 
 
 def _score_name(deployment: Deployment) -> str:
-    return deployment.metric_name if _labelled(deployment) else "% of pixels that agree with PyTorch"
+    return deployment.metric_name if _labelled(deployment) else "% that agrees with PyTorch"
 
 
 def _labelled(deployment: Deployment) -> bool:

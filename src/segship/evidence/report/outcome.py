@@ -163,7 +163,7 @@ def _facts(deployment: Deployment, reference: Candidate | None, chosen: Candidat
         change = f"{words.points(reference.metric, 1)} → {words.points(chosen.metric, 1)}"
         facts.append(f"{deployment.metric_name} {change}".replace(" ", "\u00a0"))
     if chosen.agreement is not None:
-        facts.append(f"{words.percent(chosen.agreement)} of pixels agree")
+        facts.append(f"{words.percent(chosen.agreement)} {words.of_task(deployment.task).agree}")
     return facts
 
 
@@ -184,7 +184,7 @@ def _tiles(deployment: Deployment, reference: Candidate | None, subject: Candida
         yield _metric_tile(deployment, reference, subject)
     if subject.agreement is not None:
         images = f"on {deployment.evaluation_images} images"
-        yield Tile(words.percent(subject.agreement), "of pixels get PyTorch's class", images)
+        yield Tile(words.percent(subject.agreement), words.of_task(deployment.task).tile, images)
     if subject.size_bytes is not None:
         was = reference.size_bytes if reference else None
         yield Tile(words.size(subject.size_bytes), "on disk", f"PyTorch {words.size(was)}" if was else "weights included")

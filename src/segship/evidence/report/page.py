@@ -39,6 +39,7 @@ def render(
     environment = _environment()
     return environment.get_template("page.html").render(
         deployment=deployment,
+        task=words.of_task(deployment.task),
         manifest=manifest,
         outcome=result,
         charts=[("wide", chart(deployment, 840, 430)), ("narrow", chart(deployment, 380, 400))],

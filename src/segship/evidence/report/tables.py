@@ -84,21 +84,21 @@ def class_rows(scores: Sequence[ClassScore], colors: dict[str, str], max_drop: f
     ordered = sorted(scores, key=lambda score: (_change(score) is None, _change(score) or 0.0))
     changes = [c for c in map(_change, ordered) if c is not None]
     full = max([abs(change) for change in changes] + [2 * max_drop, 0.1])
-    pixels = sum(score.pixels for score in scores) or 1
+    total = sum(score.support for score in scores) or 1
     worst = ordered[0] if changes and changes[0] < 0 else None
-    return [_class_row(score, colors.get(score.name), full, pixels, worst=score is worst) for score in ordered]
+    return [_class_row(score, colors.get(score.name), full, total, worst=score is worst) for score in ordered]
 
 
 def _change(score: ClassScore) -> float | None:
     return None if score.reference is None or score.candidate is None else score.candidate - score.reference
 
 
-def _class_row(score: ClassScore, color: str | None, full: float, pixels: int, *, worst: bool) -> ClassRow:
+def _class_row(score: ClassScore, color: str | None, full: float, total: int, *, worst: bool) -> ClassRow:
     change = _change(score)
     return ClassRow(
         name=score.name,
         color=color,
-        share=words.percent(100 * score.pixels / pixels) if score.pixels else words.NONE,
+        share=words.percent(100 * score.support / total) if score.support else words.NONE,
         reference=words.points(score.reference, 1),
         candidate=words.points(score.candidate, 1),
         change=words.change(change),

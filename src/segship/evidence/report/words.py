@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from segship.core.spec import Task
 from segship.evidence.records import Candidate
 
 _BACKENDS = {
@@ -21,22 +23,51 @@ _QUANTITIES = {
     "flipped_with_ties": "% of pixels that flip on the worst image",
     "max_abs_difference": "largest difference of a logit",
     "relative_difference": "largest difference over the logits’ spread",
-    "reference_miou": "mIoU of PyTorch",
-    "candidate_miou": "mIoU of the engine",
+    "disagreement": "% that disagrees with PyTorch on the worst image",
+    "reference_metric": "points of PyTorch",
+    "candidate_metric": "points of the engine",
     "drop": "points lost",
     "worst_class_drop": "points lost by the worst class",
-    "agreement": "% of pixels that agree",
+    "agreement": "% that agrees with PyTorch",
     "batch_1_against_n": "difference in a batch",
     "batch_order": "difference in another order",
     "repeated_runs": "difference in another run",
     "other_shape": "difference from PyTorch at another shape",
     "shape_there_and_back": "difference after another shape",
 }
+
+
+class TaskWords(NamedTuple):
+    """How the report speaks of a task: what agrees, what a tile says of it, what a class has, and its score."""
+
+    agree: str
+    tile: str
+    unit: str
+    score: str
+    answers: str
+
+
+_TASKS: dict[Task, TaskWords] = {
+    "semantic": TaskWords("of pixels agree", "of pixels get PyTorch’s class", "pixels", "IoU", "masks"),
+    "instance": TaskWords(
+        "agreement of objects",
+        "agreement with PyTorch’s objects: overlap of those that match, by score",
+        "objects",
+        "mask AP",
+        "objects",
+    ),
+    "panoptic": TaskWords("of pixels agree", "of pixels get PyTorch’s segment", "segments", "PQ", "segments"),
+}
 NONE = "–"
 """Written where a value is absent."""
 _MINUS = "\u2212"
 THIN = "\u202f"
 """Narrow no-break space, between a number and its unit."""
+
+
+def of_task(task: Task) -> TaskWords:
+    """The words of a task."""
+    return _TASKS[task]
 
 
 def backend_name(backend: str) -> str:

@@ -159,5 +159,3 @@ class Basic(nn.Module):
 
 def _shortcut(c_in: int, c_out: int, stride: int, norm: Any) -> nn.Module | None:
     return ConvNorm(c_in, c_out, 1, stride=stride, norm=norm) if stride != 1 or c_in != c_out else None
-
-
