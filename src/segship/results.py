@@ -1,15 +1,17 @@
-"""What ``predict`` writes: label pictures, shares of classes. Serving path: numpy and Pillow only."""
+"""What ``predict`` writes: label pictures, shares of classes, COCO results. Serving path: numpy and Pillow only."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from segship.core.predictions import LabelArray, SemanticMap
+from segship.core.predictions import Instances, LabelArray, PanopticMap, SemanticMap
+from segship.core.rle import compress, runs_of
 from segship.core.spec import SemanticDecode
 
 
@@ -38,3 +40,46 @@ def picture_bytes(pixels: LabelArray, form: Literal["PNG", "JPEG"]) -> bytes:
     options = {"quality": 92} if form == "JPEG" else {"compress_level": 3}
     Image.fromarray(pixels).save(buffer, form, **options)
     return buffer.getvalue()
+
+
+def coco_results(prediction: Instances, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """Objects as COCO's result files list them: compressed RLE, box as x, y, width, height, score.
+
+    ``category_ids``: the file's id of each class; without, the class id itself. Numbers keep their full precision, so that
+    an evaluation of the file is an evaluation of the prediction.
+    """
+    corners = prediction.boxes.astype(np.float64).tolist()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(class_id) if category_ids is None else category_ids[class_id],
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "score": float(score),
+            "segmentation": {"size": list(prediction.size), "counts": compress(runs_of(mask, prediction.size))},
+        }
+        for (x0, y0, x1, y1), score, class_id, mask in zip(
+            corners, prediction.scores, prediction.classes, prediction.masks, strict=True
+        )
+    ]
+
+
+def panoptic_image(prediction: PanopticMap) -> NDArray[np.uint8]:
+    """The segment ids as COCO's panoptic PNG holds them, (height, width, 3): id = R + 256 G + 65536 B; 0 is void."""
+    return np.stack([(prediction.ids >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)], axis=-1)
+
+
+def segments_info(prediction: PanopticMap, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """What the ids of :func:`panoptic_image` mean, as COCO's panoptic JSON lists them, with each segment's pixels."""
+    ids, areas = np.unique(prediction.ids, return_counts=True)
+    area_of = dict(zip(ids.tolist(), areas.tolist(), strict=True))
+    return [
+        {
+            "id": segment.id,
+            "category_id": segment.class_id if category_ids is None else category_ids[segment.class_id],
+            "isthing": int(segment.is_thing),
+            "iscrowd": int(segment.crowd),
+            "area": area_of[segment.id],
+            **({} if segment.score is None else {"score": segment.score}),
+        }
+        for segment in prediction.segments
+    ]

@@ -19,7 +19,7 @@ from segship import __version__
 from segship.cli import make, show, use
 from segship.core.errors import SegshipError
 
-_BUILD_PACKAGES = ("jinja2", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch")
+_BUILD_PACKAGES = ("jinja2", "onnx", "onnx_ir", "onnxscript", "pycocotools", "safetensors", "torch")
 """What only building needs; running an engine must work without."""
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -16,11 +16,13 @@ P = TypeVar("P", bound=Prediction, contravariant=True)
 @dataclass(frozen=True)
 class Scores:
     """Points from 0 to 100. ``per_class``: NaN where a class is in neither truth nor prediction; ``mean``: over the others
-    (NaN when there are none). ``support``: how much truth there is of each class, in pixels or objects."""
+    (NaN when there are none). ``support``: how much truth there is of each class, in pixels or objects. ``extras``: further
+    numbers of the same images by name, for the reader only (``box AP``)."""
 
     mean: float
     per_class: NDArray[np.float64]
     support: NDArray[np.int64]
+    extras: dict[str, float] = field(default_factory=dict)
 
 
 class Scorer(Protocol[P]):
