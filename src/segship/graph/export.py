@@ -17,6 +17,7 @@ from segship.core.backend import Array, Session
 from segship.core.errors import BuildFailed, ExportMismatch
 from segship.core.graph import MODULE_PATH, Graph, PassRecord
 from segship.core.spec import RAW_OUTPUT, ModelSpec, Signature, Size, TensorSpec
+from segship.graph.translations import registered
 
 OPSET = 20
 """Has LayerNormalization (17) and Gelu (20) as one node each, and every backend reads it."""
@@ -50,6 +51,7 @@ def export(spec: ModelSpec, module: torch.nn.Module, input_size: Size | None) ->
                 dynamic_shapes=shapes,
                 input_names=["image", "content_size"][: len(example)],
                 output_names=[output.name for output in spec.outputs],
+                custom_translation_table=registered(),
                 verbose=False,
             )
         except Exception as error:  # the exporter raises many types of its own
