@@ -10,10 +10,14 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from onnxscript import opset20 as op
+from onnxscript import opset20
+
+op: Any = opset20  # its types are those of onnxscript's own language
+Value = Any
+"""A value of the graph in the making."""
 
 
-def nms_keep(boxes: ir.Value, scores: ir.Value, iou_threshold: float, score_threshold: float) -> Any:
+def nms_keep(boxes: Value, scores: Value, iou_threshold: float, score_threshold: float) -> Any:
     """boxes (g, n, 4), scores (g, n) to (g, n) bool: survivors of each group."""
     shape = op.Shape(scores)
     selected = op.NonMaxSuppression(
@@ -30,10 +34,10 @@ def nms_keep(boxes: ir.Value, scores: ir.Value, iou_threshold: float, score_thre
 
 
 def pyramid_roi_align(
-    levels: Sequence[ir.Value],
-    boxes: ir.Value,
-    images: ir.Value,
-    level_of: ir.Value,
+    levels: Sequence[Value],
+    boxes: Value,
+    images: Value,
+    level_of: Value,
     scales: Sequence[float],
     size: int,
     sampling_ratio: int,
@@ -63,13 +67,14 @@ def pyramid_roi_align(
     return op.Gather(op.Concat(*parts, axis=0), places)
 
 
-_TRANSLATIONS = {"nms_keep": nms_keep, "pyramid_roi_align": pyramid_roi_align}
+_TRANSLATIONS: dict[str, Callable[..., Any]] = {"nms_keep": nms_keep, "pyramid_roi_align": pyramid_roi_align}
 
 
 def registered() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The translation of each operator that is registered, for ``torch.onnx.export(custom_translation_table=...)``."""
-    return {
+    found: dict[Callable[..., Any], Callable[..., Any]] = {
         getattr(torch.ops.segship, name).default: translation
         for name, translation in _TRANSLATIONS.items()
         if hasattr(torch.ops.segship, name)
     }
+    return found

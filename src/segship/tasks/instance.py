@@ -22,7 +22,7 @@ def decode(outputs: Mapping[str, Array], spec: ModelSpec, frame: Frame) -> list[
     """Objects of each image, their masks pasted into its frame."""
     arrays = [np.asarray(outputs[output.name]) for output in spec.outputs]
     assert isinstance(spec.decode, InstanceDecode)
-    return [_instances(*detections, spec.decode, frame) for detections in zip(*arrays, strict=True)]
+    return [_instances(detections, spec.decode, frame) for detections in zip(*arrays, strict=True)]
 
 
 def scorer(n_classes: int, ignore: int | None) -> AveragePrecision:
@@ -30,10 +30,9 @@ def scorer(n_classes: int, ignore: int | None) -> AveragePrecision:
     return AveragePrecision(n_classes)
 
 
-def _instances(
-    boxes: Array, scores: Array, classes: Array, masks: Array, count: Array, decode: InstanceDecode, frame: Frame
-) -> Instances:
-    """One image's detections in its own frame."""
+def _instances(detections: tuple[Array, ...], decode: InstanceDecode, frame: Frame) -> Instances:
+    """One image's boxes, scores, classes, masks and count in its own frame."""
+    boxes, scores, classes, masks, count = detections
     n, (height, width) = int(count), frame.image
     factor = np.array([width / frame.content[1], height / frame.content[0]] * 2, np.float32)
     scaled = np.clip(boxes[:n].astype(np.float32) * factor, 0, np.array([width, height] * 2, np.float32))

@@ -37,7 +37,7 @@ def _grid_weights(low: np.float32, high: np.float32, length: int, side: int) -> 
     """The first pixel that a mask from ``low`` to ``high`` may touch, and the weights (pixels, side) from there on."""
     if not (high > low and low < length and high > 0):  # no area, or not in the image; official code divides by zero
         return 0, np.zeros((0, side), np.float32)
-    first, stop = max(math.floor(max(low, 0)) - 1, 0), min(math.ceil(min(high, length)) + 1, length)
+    first, stop = max(math.floor(max(float(low), 0.0)) - 1, 0), min(math.ceil(min(float(high), length)) + 1, length)
     centres = np.arange(first, stop, dtype=np.float32) + np.float32(0.5)
     unit = (centres - low) / (high - low) * np.float32(2) - np.float32(1)  # as the official code rounds it
     return first, _hat(((unit + 1) * np.float32(side) - 1) / np.float32(2), side)

@@ -117,9 +117,7 @@ class RoIHeads(nn.Module):
         n, k = real.shape
         n_classes, rules = deltas.shape[1], self.rules
         scores = torch.where(real[..., None], logits.softmax(-1)[:, :-1].reshape(n, k, n_classes), 0.0)
-        boxes = apply_deltas(
-            proposals[:, :, None], deltas.reshape(n, k, n_classes, 4), rules.stds, clamp_below=rules.clamp_below
-        )
+        boxes = apply_deltas(proposals[:, :, None], deltas.reshape(n, k, n_classes, 4), rules.stds, clamp_below=rules.clamp_below)
         boxes = clip(boxes, content_size)
         scores = torch.where(larger_than(boxes, rules.min_size), scores, 0.0).transpose(1, 2).reshape(n * n_classes, k)
         boxes = boxes.transpose(1, 2).reshape(n * n_classes, k, 4)

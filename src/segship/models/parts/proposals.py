@@ -59,10 +59,10 @@ class ProposalGenerator(nn.Module):
         self.rpn_head, self.anchors, self.rules = head, anchors, rules
 
     def forward(self, levels: Sequence[Tensor], content_size: Tensor, input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        found = [
-            self._best(anchors, *self.rpn_head(level), content_size)
-            for level, anchors in zip(levels, self.anchors(levels, input_size), strict=True)
-        ]
+        found = []
+        for level, anchors in zip(levels, self.anchors(levels, input_size), strict=True):
+            logits, deltas = self.rpn_head(level)
+            found.append(self._best(anchors, logits, deltas, content_size))
         boxes, scores = (torch.stack(part, dim=1) for part in zip(*found, strict=True))  # (b, level, per_level)
         return self.merged(boxes, scores)
 

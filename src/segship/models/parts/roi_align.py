@@ -54,10 +54,8 @@ class _Axis(NamedTuple):
 
 def _axis(low: Tensor, high: Tensor, length: Tensor, size: int, sampling_ratio: int, *, aligned: bool) -> _Axis:
     extent = high - low if aligned else (high - low).clamp(min=1.0)
-    if sampling_ratio > 0:
-        samples = torch.full_like(length, sampling_ratio)
-    else:
-        samples = (extent / size).ceil().long().clamp(min=0)
+    adaptive = (extent / size).ceil().long().clamp(min=0)
+    samples = adaptive if sampling_ratio == 0 else torch.full_like(length, sampling_ratio)
     counts = samples * size
     roi = torch.repeat_interleave(counts)
     offsets = counts.cumsum(0) - counts
