@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segship.core.predictions import Instances, PanopticMap
+from segship.datasets import open_dataset
 from segship.scenes import CLASSES, COLORS, THINGS, Scene, generate, write_dataset
+from segship.scenes.dataset import PANOPTIC_ORDER
 from segship.scenes.scene import SMALLEST_SIDE
 
 # Of seed 7 at 64 x 96. The truth's checksum is exact: it comes from IEEE 754 arithmetic without library functions.
@@ -104,3 +107,33 @@ def test_a_data_set_on_disk_holds_the_same_truth(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(label), small(7).semantic)
     photo = np.asarray(Image.open(tmp_path / "streets" / f"{names[0]}.jpg").convert("RGB"))
     assert np.abs(photo.astype(int) - small(7).image).mean() < 4  # JPEG quality 95 on a noisy picture
+
+
+def test_instances_on_disk_are_the_same_truth(tmp_path: Path) -> None:
+    names = write_dataset(tmp_path, (7, 8), (64, 96), task="instance")
+    dataset = open_dataset(tmp_path)
+    assert (dataset.task, dataset.classes) == ("instance", tuple(CLASSES[each] for each in THINGS))
+    assert tuple(sample.name for sample in dataset.samples) == names
+    for seed, sample in zip((7, 8), dataset.samples, strict=True):
+        truth, scene = dataset.load_truth(sample), small(seed)
+        assert isinstance(truth, Instances)
+        assert [THINGS[each] for each in truth.classes] == [each.class_id for each in scene.segments if each.is_thing]
+        assert len(truth) == scene.instances.max() > 0
+        for n, mask in enumerate(truth.masks, 1):
+            assert np.array_equal(mask.full(truth.size), scene.instances == n)
+        edges = [[m.left, m.top, m.left + m.pixels.shape[1], m.top + m.pixels.shape[0]] for m in truth.masks]
+        assert truth.boxes.tolist() == edges
+
+
+def test_panoptic_truth_on_disk_is_the_same(tmp_path: Path) -> None:
+    write_dataset(tmp_path, (7, 8), (64, 96), task="panoptic")
+    dataset = open_dataset(tmp_path)
+    assert (dataset.task, dataset.classes) == ("panoptic", tuple(CLASSES[each] for each in PANOPTIC_ORDER))
+    assert dataset.things == (True,) * len(THINGS) + (False,) * (len(CLASSES) - len(THINGS))
+    assert dataset.colors == tuple(COLORS[each] for each in PANOPTIC_ORDER)
+    for seed, sample in zip((7, 8), dataset.samples, strict=True):
+        truth, scene = dataset.load_truth(sample), small(seed)
+        assert isinstance(truth, PanopticMap)
+        assert np.array_equal(truth.ids, scene.panoptic)
+        segments = [(each.id, PANOPTIC_ORDER[each.class_id], each.is_thing) for each in truth.segments]
+        assert segments == [tuple(each) for each in scene.segments]

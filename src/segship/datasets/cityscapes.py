@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from segship.core.errors import BadDataset
+from segship.core.spec import Task
 from segship.datasets.dataset import Color, Dataset, Sample
 from segship.datasets.images import images_below
 
 NAME = "cityscapes"
+TASK: Task = "semantic"
 IGNORE = 255
 
 _CLASSES: tuple[tuple[int, str, Color], ...] = (  # id in labelIds files, name, colour; the position is the train id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +30,9 @@ class Dataset:
 
     ``classes``: class names by class id, or None when nothing in the folder names them; ``colors``: RGB by class id.
     ``ignore``: the id of pixels that are not judged. ``file_ids``: class id of each value in a label file, where the
-    two differ. ``notes``: facts a reader of results must know, such as which of several splits was taken.
+    two differ. ``category_ids``: the id that annotations have for each class, where they have ids of their own (COCO);
+    ``things``: which classes are things, for panoptic truth. ``reader`` reads the truth of a task that is not semantic.
+    ``notes``: facts a reader of results must know, such as which of several splits was taken.
     """
 
     root: Path
@@ -41,6 +43,9 @@ class Dataset:
     ignore: int | None
     samples: tuple[Sample, ...]
     file_ids: dict[int, int] | None = None
+    category_ids: tuple[int, ...] | None = None
+    things: tuple[bool, ...] | None = None
+    reader: Callable[[Dataset, Sample], Prediction] | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -50,6 +55,15 @@ class Dataset:
     def labelled(self) -> bool:
         """Whether there are labels: all samples have one, or none has."""
         return bool(self.samples) and self.samples[0].label is not None
+
+    def load_truth(self, sample: Sample) -> Prediction:
+        """What a perfect prediction would be: of the data set's task, in the image's frame, in the data set's class ids.
+
+        Raises :class:`BadDataset` for truth that is missing, unreadable, of another size than its image, or contradicts itself.
+        """
+        if sample.label is None or self.reader is None:
+            return SemanticMap(self.load_label(sample))
+        return self.reader(self, sample)
 
     def load_label(self, sample: Sample) -> LabelArray:
         """Class ids (height, width), uint8 or uint16, in the image's frame; instance ids when the task is ``instance``.
@@ -62,10 +76,6 @@ class Dataset:
         return read_label(
             sample.label, sample.image, n_classes=len(names) if names else None, ignore=self.ignore, file_ids=self.file_ids
         )
-
-    def load_truth(self, sample: Sample) -> Prediction:
-        """The truth of a sample in its task's own type; raises :class:`BadDataset` as :meth:`load_label` does."""
-        return SemanticMap(self.load_label(sample))
 
     def split(self, n_calibration: int, n_evaluation: int | None = None) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
         """Disjoint calibration and evaluation samples, each evenly strided over the folder's order.
@@ -93,8 +103,13 @@ class Layout(Protocol):
 
     NAME: str
 
+    @property
+    def TASK(self) -> Task | None:  # noqa: N802 (a module's constant)
+        """The only task that it has truth for, or None when its files say the task."""
+        ...
+
     def claims(self, root: Path) -> bool:
-        """Whether the folder has this layout: judged by file names alone."""
+        """Whether the folder has this layout: judged without opening an image or label."""
         ...
 
     def read(self, root: Path) -> Dataset:
@@ -109,18 +124,3 @@ def strided(indices: Sequence[int], n: int) -> list[int]:
     [1, 5, 8]
     """
     return [indices[(2 * step + 1) * len(indices) // (2 * n)] for step in range(n)]
-
-
-def check_classes(dataset: Dataset, n_classes: int, task: Task = "semantic", category_ids: tuple[int, ...] | None = None) -> None:
-    """Raise :class:`BadDataset` unless labels are classes and their count is the model's. Unnamed classes pass."""
-    if dataset.labelled and dataset.task not in (None, "semantic"):
-        raise BadDataset(
-            f"the labels of {dataset.root} are for the task {dataset.task}: give semantic labels, one class id per pixel"
-        )
-    if dataset.classes is None or len(dataset.classes) == n_classes:
-        return
-    first, last = dataset.classes[0], dataset.classes[-1]
-    raise BadDataset(
-        f"{dataset.root} has {len(dataset.classes)} classes ({first} ... {last}), the model has {n_classes}: "
-        "give the data set that the model was trained for, or mend its classes.json"
-    )

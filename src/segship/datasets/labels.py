@@ -21,7 +21,7 @@ def read_label(
     outside 0 ... ``n_classes`` - 1 that are not ``ignore``. Without ``n_classes`` every id passes.
     """
     label = _read_ids(file)
-    _check_size(file, label.shape, image)
+    check_size(file, label.shape, image)
     if file_ids is not None:
         return _mapped(file, label, file_ids)
     if n_classes is not None:
@@ -50,7 +50,8 @@ def _read_ids(file: Path) -> LabelArray:
     return pixels.astype(np.uint16)
 
 
-def _check_size(file: Path, size: tuple[int, ...], image: Path) -> None:
+def check_size(file: Path, size: tuple[int, ...], image: Path) -> None:
+    """Raise :class:`BadDataset` unless the label's ``size`` is its image's, as stored or as its EXIF tag turns it."""
     if size not in (image_size(image), image_size(image, exif_orientation=True)):
         h, w = image_size(image)
         raise BadDataset(

@@ -5,7 +5,8 @@ Which file is what:
 * the label of ``NAME.jpg`` (or any suffix but ``.png``) is ``NAME.png``;
 * the label of an image ``NAME.png`` is ``NAME_label.png``.
 
-A folder labels all of its images or none.
+A folder labels all of its images or none. Where ``classes.json`` says ``"task": "instance"``, the values are object ids
+(0: none) and all objects are of its one class; ``ignore`` is then the id of a region of many objects (a crowd).
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from itertools import pairwise
 from pathlib import Path
 
 from segship.core.errors import BadDataset
-from segship.datasets.classes_file import EXAMPLE, find_classes_file, read_classes_file
+from segship.core.predictions import Instances
+from segship.datasets.classes_file import EXAMPLE, ClassesFile, find_classes_file, read_classes_file
 from segship.datasets.dataset import Dataset, Sample
 from segship.datasets.images import images_below, images_in
+from segship.datasets.objects import box_of, crops_by_id, true_objects
 
 NAME = "pairs"
+TASK = None
 
 
 def claims(root: Path) -> bool:
@@ -37,6 +41,8 @@ def read(root: Path) -> Dataset:
         raise BadDataset(_half_labelled(unlabelled, n_labelled=len(labelled)))
     if not labelled and not unlabelled:
         raise BadDataset(_no_image(root))
+    if labelled and classes.task != "semantic":
+        _check_task(classes_file, classes)
     for first, second in pairwise(labelled or unlabelled):
         if first.name == second.name:
             raise BadDataset(f"{first.image} and {second.image.name} share one name: rename or remove one of them")
@@ -48,8 +54,29 @@ def read(root: Path) -> Dataset:
         colors=classes.colors,
         ignore=classes.ignore,
         samples=tuple(labelled or unlabelled),
+        reader=_read_objects if classes.task == "instance" else None,
         notes=() if labelled else ("classes.json names classes, but no image has a label",),
     )
+
+
+def _read_objects(dataset: Dataset, sample: Sample) -> Instances:
+    """Each id of the label as one object."""
+    label = dataset.load_label(sample)
+    crops = crops_by_id(label)
+    masks = list(crops.values())
+    crowd = [each == dataset.ignore for each in crops]
+    return true_objects((label.shape[0], label.shape[1]), masks, [0] * len(masks), crowd, [box_of(mask) for mask in masks])
+
+
+def _check_task(file: Path, content: ClassesFile) -> None:
+    """Object ids say no class, and panoptic ids need a list of what they mean."""
+    if content.task == "panoptic":
+        raise BadDataset(f"{file} says that the labels are panoptic, which only COCO's panoptic JSON can describe: write that")
+    if len(content.names) > 1:
+        raise BadDataset(
+            f"{file} names {len(content.names)} classes, but object ids do not say which is whose: "
+            "name one class, or write COCO instances"
+        )
 
 
 def _samples(files: list[Path]) -> tuple[list[Sample], list[Sample]]:

@@ -9,6 +9,7 @@ from segship.datasets.dataset import Dataset, Sample
 from segship.datasets.images import images_below
 
 NAME = "plain"
+TASK = None
 
 
 def claims(root: Path) -> bool:
