@@ -106,6 +106,19 @@ def _grid() -> NDArray[np.int64]:
     return chosen
 
 
+def to_oklab(colors: NDArray[np.int64]) -> NDArray[np.float64]:
+    """OKLab lightness (0 to 1), a and b, of colours (n, 3)."""
+    lab: NDArray[np.float64] = _as_seen(colors)[0]
+    return lab
+
+
+def from_oklab(lab: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The colours (n, 3) nearest to OKLab values; what no screen shows is cut off."""
+    linear = ((lab @ np.linalg.inv(_TO_LAB).T) ** 3 @ np.linalg.inv(_TO_LMS).T).clip(0, 1)
+    srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.asarray((srgb * 255).round(), np.int64)
+
+
 def _as_seen(colors: NDArray[np.int64]) -> NDArray[np.float64]:
     """OKLab of colours (n, 3) for each kind of eye: (eye, n, 3)."""
     srgb = colors / 255.0

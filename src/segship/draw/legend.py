@@ -20,12 +20,14 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Entry(NamedTuple):
-    """One line of a legend: class id and name, its colour, and its share of the picture, 0 to 1."""
+    """One line of a legend: class id and name, its colour, its share of the picture, 0 to 1, and how many objects it has
+    (None for what is not counted)."""
 
     class_id: int
     name: str
     color: Color
     share: float
+    objects: int | None = None
 
 
 class _Line(NamedTuple):
@@ -79,6 +81,8 @@ def _write(
 
 def _line(entry: Entry, font: Font, size: int) -> _Line:
     name, share = printable(entry.name) or f"class {entry.class_id}", percent(entry.share)
+    if entry.objects is not None:
+        name = f"{name} ({entry.objects})"
     name_width = font.getlength(name)
     return _Line(entry.color, name, share, name_width, size * 1.9 + name_width + font.getlength(share))
 

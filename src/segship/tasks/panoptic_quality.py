@@ -110,7 +110,7 @@ def agreement(first: PanopticMap, second: PanopticMap) -> float:
 
 def agreeing(first: PanopticMap, second: PanopticMap) -> BoolArray:
     """The pixels on which two maps agree, (height, width) bool, as :func:`agreement` counts them."""
-    same: BoolArray = _same(first, second, _overlap(first, second))[_positions(first), _positions(second)]
+    same: BoolArray = _same(first, second, _overlap(first, second))[places(first), places(second)]
     return same
 
 
@@ -166,7 +166,7 @@ def _overlap(first: PanopticMap, second: PanopticMap) -> _Overlap:
     if first.size != second.size:
         raise ValueError(f"two maps of one image have one size, got {first.size} and {second.size} (height, width)")
     rows, columns = _classes(first), _classes(second)
-    cells = _positions(first).reshape(-1) * len(columns) + _positions(second).reshape(-1)
+    cells = places(first).reshape(-1).astype(np.int64) * len(columns) + places(second).reshape(-1)
     return _Overlap(np.bincount(cells, minlength=len(rows) * len(columns)).reshape(len(rows), len(columns)), rows, columns)
 
 
@@ -174,12 +174,12 @@ def _classes(panoptic: PanopticMap) -> NDArray[np.int64]:
     return np.array([_VOID, *(segment.class_id for segment in panoptic.segments)], np.int64)
 
 
-def _positions(panoptic: PanopticMap) -> NDArray[np.intp]:
-    """For each pixel 0 for void, else 1 + the place of its segment in the list: ids are any numbers, these are few."""
-    ids = np.array([0, *(segment.id for segment in panoptic.segments)])
+def places(panoptic: PanopticMap) -> NDArray[np.int32]:
+    """For each pixel (height, width) 0 for void, else 1 + the place of its segment in the list: ids are any numbers."""
+    ids = np.array([0, *(segment.id for segment in panoptic.segments)], np.int32)
     order = np.argsort(ids)
-    places: NDArray[np.intp] = order[np.searchsorted(ids[order], panoptic.ids)]
-    return places
+    found: NDArray[np.int32] = order.astype(np.int32)[np.searchsorted(ids[order], panoptic.ids)]
+    return found
 
 
 def _mean(values: NDArray[np.float64]) -> Quality:
