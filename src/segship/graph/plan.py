@@ -6,9 +6,14 @@ from collections.abc import Sequence
 
 from segship.core.backend import Traits
 from segship.core.graph import WEIGHTED_OPS, Graph
-from segship.core.precision import Keep, PrecisionPlan
+from segship.core.precision import Keep, PrecisionPlan, check_covered
 from segship.graph.passes.edit import place, reaches
 from segship.graph.passes.legalise import runs_int8
+
+
+def check_plan(graph: Graph, plan: PrecisionPlan) -> None:
+    """Raise :class:`segship.core.errors.BadArgument` when an exception of ``plan`` covers no node of ``graph``."""
+    check_covered(plan, ((place(node), node.op_type) for node in graph.ir.graph))
 
 
 def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = ()) -> PrecisionPlan:
