@@ -76,7 +76,7 @@ class _Objects:
         try:
             masks = [draw(row.segmentation, size) for row in rows]
         except (ValueError, msgspec.DecodeError) as error:
-            raise BadDataset(f"{sample.label}: an object of the image {sample.image.name} cannot be used: it {error}") from error
+            raise BadDataset(f"{sample.label}: an object of the image {sample.image.name} cannot be used: {error}") from error
         boxes = [_corners(row) if len(row.bbox) == 4 else box_of(mask) for row, mask in zip(rows, masks, strict=True)]
         return true_objects(size, masks, [class_of[row.category_id] for row in rows], [row.iscrowd > 0 for row in rows], boxes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -16,11 +17,15 @@ Box = tuple[float, float, float, float]
 """x0, y0, x1, y1."""
 
 
+Run = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+"""Pixels; bounded so that their sum stays a number."""
+
+
 class RunLengths(msgspec.Struct, frozen=True):
     """COCO's RLE: ``size`` (height, width), and runs down the columns, as numbers or compressed."""
 
     size: tuple[int, int]
-    counts: str | tuple[int, ...]
+    counts: str | tuple[Run, ...]
 
 
 Outline = tuple[tuple[float, ...], ...]
@@ -68,11 +73,11 @@ def draw(segmentation: msgspec.Raw, size: Size) -> MaskCrop:
     """The mask of an object of a COCO file in an image of ``size``; ValueError says what is wrong with it."""
     shape = msgspec.json.decode(segmentation, type=RunLengths | Outline | None)
     if not shape:
-        raise ValueError("has a box but no mask")
+        raise ValueError("it has a box but no mask")
     if isinstance(shape, tuple):
         return _draw_outline(shape, size)
     if tuple(shape.size) != size:
-        raise ValueError(f"has a mask of {shape.size[0]} x {shape.size[1]} pixels, its image {size[0]} x {size[1]}")
+        raise ValueError(f"it has a mask of {shape.size[0]} x {shape.size[1]} pixels, its image {size[0]} x {size[1]}")
     runs = decompress(shape.counts) if isinstance(shape.counts, str) else np.array(shape.counts, np.int64)
     return crop_of(runs, size)
 
@@ -82,8 +87,8 @@ def _draw_outline(outline: Outline, size: Size) -> MaskCrop:
 
     lengths = [len(polygon) for polygon in outline]
     if min(lengths) < 4 or (lengths[0] == 4 and max(lengths) > 4):  # the first polygon of four numbers makes all of them boxes
-        raise ValueError(f"has a polygon of {min(lengths)} numbers, expected at least three points")
+        raise ValueError(f"it has a polygon of {min(lengths)} numbers, expected at least three points")
     if max(abs(value) for polygon in outline for value in polygon) > _FARTHEST * max(size):
-        raise ValueError("has a polygon far outside its image")
+        raise ValueError("it has a polygon far outside its image")
     parts = mask.frPyObjects([list(polygon) for polygon in outline], *size)
     return crop_of(decompress(mask.merge(parts)["counts"].decode()), size)
