@@ -23,10 +23,11 @@ MOST_DETECTIONS = 100
 RECALLS = np.linspace(0.0, 1.0, 101)
 """Where COCO reads the precision off; made as COCOeval makes it, so that equal numbers compare equal."""
 
+N_THRESHOLDS = 10
+"""IoU .50 to .95."""
+
 _ALL_AREAS = [0, 1e10]
 _EPSILON = float(np.spacing(1))
-_CHUNK = 1 << 22
-"""Numbers in one intermediate array of the bootstrap: 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class AveragePrecision:
     def _per_class(self, kind: str, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """AP (class, row of weights, IoU threshold) in percent, NaN where there is no truth."""
         aps = [accumulate(judged, weights) for judged in self._judged[kind]]
-        return 100 * np.array(aps).reshape(self._n_classes, len(weights), 10)
+        return 100 * np.array(aps).reshape(self._n_classes, len(weights), N_THRESHOLDS)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -140,59 +141,61 @@ def judge(
 
 def accumulate(judged: list[Judged], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """AP of one class, (rows, 10) from 0 to 1, for each row of ``weights`` (rows, images); NaN in rows without truth."""
-    truths = sum((weights[:, each.image] * each.truths for each in judged), np.zeros(len(weights)))
-    if not np.any(truths):
-        return np.full((len(weights), 10), np.nan)
-    columns, images, copies = _in_order(judged, int(weights.max()))
-    right, count = (np.concatenate([getattr(each, name) for each in judged], 1)[:, columns] for name in ("right", "count"))
-    precision = np.zeros((len(weights), 10))
-    step = max(1, _CHUNK // max(1, len(columns)))
-    for start in range(0, len(weights), step):
-        rows = slice(start, start + step)
-        times = weights[rows][:, images]
-        times = np.where(copies > 0, times >= copies, times)
-        precision[rows] = _precision(times, right, count, truths[rows])
-    return np.where(truths[:, None] > 0, precision, np.nan)
+    precision = np.full((len(weights), N_THRESHOLDS), np.nan)
+    if not judged:
+        return precision
+    ranked, images = Ranked.of(judged), [each.image for each in judged]
+    times = weights[:, images].astype(np.int64)
+    truths = times @ np.array([each.truths for each in judged])
+    for row in np.flatnonzero(truths > 0):
+        precision[row] = ranked.precision(times[row], int(truths[row]))
+    return precision
 
 
-def _in_order(judged: list[Judged], most: int) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.int64]]:
-    """The class's detections by score, as column numbers; the image of each; and of how many copies of the image it stands for.
+@dataclass(frozen=True)
+class Ranked:
+    """All detections of one class, best first; of equal scores, the earlier image first.
 
-    Copy 0: for all of them. Detections of one image with one score are listed copy by copy (1 to ``most``), since their order
-    matters and a repeated image repeats them as a block; any other detection's copies follow one another.
+    ``source`` (d,): position of its image in the list of images; ``block`` (d,): numbers the runs of equal scores in one image,
+    or None when none is longer than one; ``right`` (10, d); ``count`` (10, d), or (1, d) when the IoU plays no part.
     """
-    scores = np.concatenate([each.scores for each in judged])
-    images = np.repeat([each.image for each in judged], [len(each.scores) for each in judged])
-    order = np.argsort(-scores, kind="stable")
-    equal = (np.diff(scores[order]) == 0) & (np.diff(images[order]) == 0)
-    block = np.cumsum(np.append(True, ~equal)[: len(order)])
-    tied = np.append(False, equal)[: len(order)] | np.append(equal, False)[: len(order)]
-    times = np.where(tied, most, 1)
-    place = np.repeat(np.arange(len(order)), times)
-    copy = np.arange(len(place)) - np.repeat(np.cumsum(times) - times, times) + 1
-    copy = np.where(tied[place], copy, 0)
-    listed = np.lexsort((place, copy, block[place]))
-    columns = order[place[listed]]
-    return columns, images[columns], copy[listed]
 
+    source: NDArray[np.int64]
+    block: NDArray[np.int64] | None
+    right: BoolArray
+    count: BoolArray
 
-def _precision(
-    times: NDArray[np.float64], right: BoolArray, count: BoolArray, truths: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Mean precision (rows, 10) over the 101 recalls, of detections that occur ``times`` (rows, d) and are ``right`` (10, d).
+    @staticmethod
+    def of(judged: list[Judged]) -> Ranked:
+        """Sort once, for all resamples."""
+        scores = np.concatenate([each.scores for each in judged])
+        source = np.repeat(np.arange(len(judged)), [len(each.scores) for each in judged])
+        order = np.argsort(-scores, kind="stable")
+        scores, source = scores[order], source[order]
+        other = (np.diff(scores) != 0) | (np.diff(source) != 0)
+        right, count = (np.concatenate([getattr(each, name) for each in judged], 1)[:, order] for name in ("right", "count"))
+        block = None if other.all() else np.append(0, np.cumsum(other))
+        return Ranked(source, block, right, count[:1] if np.all(count == count[:1]) else count)
 
-    Only right detections need a look: recall rises at them alone, and the precision that COCO reads there is the best from
-    there on, which lies at a right one too.
-    """
-    result = np.zeros((len(times), len(right)))
-    for threshold, (hits, counted) in enumerate(zip(right, count, strict=True)):
-        if not hits.any():
-            continue
-        found = np.cumsum(times[:, hits], 1)
-        detected = np.cumsum(times * counted, 1)[:, hits]
-        best = np.maximum.accumulate((found / (detected + _EPSILON))[:, ::-1], 1)[:, ::-1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            recall = found / truths[:, None]
-        reached = np.searchsorted(RECALLS, recall, side="right")
-        result[:, threshold] = (np.diff(reached, axis=1, prepend=0) * best).sum(1) / len(RECALLS)
-    return result
+    def precision(self, times: NDArray[np.int64], truths: int) -> NDArray[np.float64]:
+        """Mean precision (10,) over the 101 recalls when each image occurs ``times`` (images,) and there are ``truths`` to find.
+
+        Where no detection is right the curve does not rise, and its best precision lies at a right one: only those are read.
+        """
+        drawn = self._drawn(times)
+        useful = np.any(self.right[:, drawn], axis=0)
+        found = np.cumsum(self.right[:, drawn[useful]], axis=1)
+        detected = np.cumsum(self.count[:, drawn], axis=1)[:, useful]
+        best = np.maximum.accumulate((found / (detected + _EPSILON))[:, ::-1], axis=1)[:, ::-1]
+        recalls_reached = np.searchsorted(RECALLS, np.arange(truths + 1) / truths, side="right")
+        read: NDArray[np.float64] = np.diff(recalls_reached[found], axis=1, prepend=0) * best
+        return np.asarray(read.sum(1) / len(RECALLS))
+
+    def _drawn(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The detections of a resample, best first. Copies of an image repeat a run of equal scores as a whole."""
+        repeats = times[self.source]
+        drawn = np.repeat(np.arange(len(repeats)), repeats)
+        if self.block is None:
+            return drawn
+        copy = np.arange(len(drawn)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+        return drawn[np.lexsort((drawn, copy, self.block[drawn]))]

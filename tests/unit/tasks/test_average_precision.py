@@ -61,8 +61,7 @@ def test_repeated_images_count_as_often_as_they_occur(ties: bool, tmp_path: Path
     assert len(set(ours.tolist())) > 1
 
 
-def test_weights_of_one_are_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segship.tasks.average_precision._CHUNK", 100)  # two rows at a time
+def test_weights_of_one_are_the_score() -> None:
     scorer = added(*images(3, 10, ties=True))
     assert scorer.resampled(np.ones((5, 10))).tolist() == pytest.approx([scorer.scores().mean] * 5, abs=EXACT)
 
