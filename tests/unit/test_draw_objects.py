@@ -111,11 +111,18 @@ def test_neighbours_of_one_class_are_told_apart_and_still_of_its_hue() -> None:
     row = np.array([[10 * i, 0, 10 * i + 10, 10] for i in range(5)], float)
     chosen = tints([0] * 5, row, COLORS)
     lab = to_oklab(np.array(chosen))
-    assert min(np.linalg.norm(a - b) for a, b in combinations(lab, 2)) > 0.05
+    assert np.linalg.norm(np.diff(lab, axis=0), axis=1).min() > 0.1
     angle = np.arctan2(lab[:, 2], lab[:, 1])
     own = to_oklab(np.array([COLORS[0]]))[0]
     assert np.abs(angle - np.arctan2(own[2], own[1])).max() < np.deg2rad(30)
     assert tints([1], row[:1], COLORS) == [COLORS[1]]
+
+
+def test_an_object_keeps_its_tint_when_another_far_away_or_a_smaller_one_is_lost() -> None:
+    boxes = np.array([[0, 0, 50, 50], [40, 0, 80, 50], [30, 30, 60, 50], [300, 300, 330, 340]], float)
+    whole = tints([0] * 4, boxes, COLORS)
+    assert tints([0] * 2, boxes[:2], COLORS) == whole[:2]
+    assert whole[3] == whole[0] == COLORS[0]
 
 
 @pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (128, 128, 128), (255, 255, 0), (0, 0, 70)])
@@ -138,10 +145,17 @@ def test_names_lie_in_the_picture_and_on_no_other_name(seed: int) -> None:
         assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
 
 
-def test_a_crowd_of_small_objects_bears_no_names() -> None:
+def test_names_are_left_out_of_many_small_objects_and_of_many_of_one_class() -> None:
+    size = (300, 400)
     grid = [(20 * y, 20 * x, 16, 16) for y in range(15) for x in range(20)]
-    few, many = objects((300, 400), *grid[:200:21]), objects((300, 400), *grid)
-    for prediction, named in ((few, True), (many, False)):
+    wide = [(60 * y, 60 * x, 50, 50) for y in range(5) for x in range(6)]
+    cases = [
+        (objects(size, *grid[:200:21]), True),
+        (objects(size, *grid, classes=(0, 1, 2) * 100), False),
+        (objects(size, *wide, classes=(0, 1, 2) * 10), True),
+        (objects(size, *wide), False),
+    ]
+    for prediction, named in cases:
         with_names, without = (paint(prediction, grey(300, 400), CLASSES, COLORS, names=names)[0] for names in (True, False))
         assert np.array_equal(with_names, without) != named
 

@@ -15,9 +15,9 @@ from segship.draw.legend import Font
 
 _SMALLEST, _LARGEST = 11, 22
 """Pixels of the font: the smallest that is still read, and one that is large enough."""
-_LEAST, _FEW = 1.3, 25
+FEW, _LEAST = 25, 1.3
 """An object has a name when its longer side is ``_LEAST`` times the font's size, and that many times more when there are more
-than ``_FEW``: names of a hundred nuclei would hide the nuclei."""
+than ``FEW``: names of a hundred nuclei would hide the nuclei."""
 _WORST = 0.9
 """Cost above which no name is better than this place for it."""
 _LATER = 0.08
@@ -79,7 +79,7 @@ def place_names(names: Sequence[Name], image: tuple[int, int], font: Font, size:
     """The names that have room, each with its plate x0, y0, x1, y1 in an image of (width, height) pixels."""
     boxes = np.array([_box(name.mask) for name in names], np.float64).reshape(-1, 4)
     plates = _Plates(image, boxes)
-    least = _LEAST * size * max(1, len(names) / _FEW)
+    least = _LEAST * size * max(1, len(names) / FEW)
     placed = []
     for index, name in enumerate(names):
         if max(name.mask.pixels.shape) < least or name.mask.area < size**2:

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from segship.core.predictions import MaskCrop
 from segship.draw.colors import Color
 from segship.draw.legend import printable
-from segship.draw.names import Name, write_names
+from segship.draw.names import FEW, Name, write_names
 from segship.draw.tints import tints
 
 _FILL, _CROWD_FILL = 0.5, 0.25
@@ -46,7 +46,8 @@ def paint_things(
     half = max(0.75, min(canvas.size) / 800)
     for index in order:
         _paint(canvas, things[index], chosen[index], half)
-    if names:
+    # when there are many of one class, the legend has said it all
+    if names and (len(things) <= FEW or len({thing.class_id for thing in things}) > 1):
         texts = [Name(_text(thing, classes), thing.mask, color) for thing, color in zip(things, chosen, strict=True)]
         write_names(canvas, [texts[index] for index in order])
 

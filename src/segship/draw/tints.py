@@ -22,11 +22,12 @@ _NEAR = 0.25
 def tints(classes: Sequence[int], boxes: NDArray[np.float64], colors: Sequence[Color]) -> list[Color]:
     """A colour for each object, unlike those of its class nearby.
 
-    ``classes`` n class ids; ``boxes`` (n, 4) x0, y0, x1, y1, pixels. Tints are given from left to right, so that the same
-    objects get the same ones whatever their scores are; a class's only object has the class's own colour.
+    ``classes`` n class ids; ``boxes`` (n, 4) x0, y0, x1, y1, pixels. Large ones choose first, and only neighbours count, so
+    that in two predictions the same object mostly gets the same one; without neighbours that is the class's own colour.
     """
     ids, chosen = np.array(classes, np.int64), np.full(len(classes), -1)
-    for index in np.lexsort((boxes[:, 1], boxes[:, 0])).tolist():
+    order = np.lexsort((boxes[:, 1], boxes[:, 0], -np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)))
+    for index in order.tolist():
         others = np.flatnonzero((ids == ids[index]) & (chosen >= 0))
         crowding = np.zeros(len(_STEPS))
         np.add.at(crowding, chosen[others], _closeness(boxes[index], boxes[others]))
@@ -57,8 +58,8 @@ def _likeness() -> NDArray[np.float64]:
 
 
 def _closeness(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 for boxes that touch, less with the gap between them, in lengths of ``box``."""
+    """1 for boxes that touch, less with the gap between them, 0 where that is as long as ``box``."""
     gap = np.maximum(np.maximum(others[:, :2] - box[2:], box[:2] - others[:, 2:]), 0)
     length = max(float(np.max(box[2:] - box[:2])), 1.0)
-    closeness: NDArray[np.float64] = 1 / (1 + np.hypot(gap[:, 0], gap[:, 1]) / length) ** 2
+    closeness: NDArray[np.float64] = np.maximum(1 - np.hypot(gap[:, 0], gap[:, 1]) / length, 0)
     return closeness
