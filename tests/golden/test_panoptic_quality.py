@@ -153,6 +153,14 @@ def test_agreement_wants_the_same_object_and_for_stuff_the_class_alone() -> None
     assert agreeing(sky, more)[0].tolist() == [True, True, False, False, False, True]
 
 
+def test_a_class_beyond_the_last_is_refused() -> None:
+    maps = [row([7, 7], thing(7, class_id)) for class_id in (0, 2)]
+    for truth, prediction in (maps, maps[::-1]):
+        with pytest.raises(ValueError, match="class id 2"):
+            of(truth, prediction)
+    assert np.isnan(of(maps[1], maps[0], ignore=2)[0])
+
+
 def test_maps_of_two_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="one size"):
         agreement(random_map(1), random_map(1, (24, 36)))

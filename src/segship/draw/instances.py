@@ -10,6 +10,7 @@ from segship.core.image import ImageArray
 from segship.core.predictions import BoolArray, Instances, MaskCrop
 from segship.draw.colors import Color
 from segship.draw.legend import Entry
+from segship.draw.names import box
 from segship.draw.objects import Thing, paint_things
 from segship.draw.paint import check_classes, check_comparable, differing, paint
 from segship.tasks.matching import pairs
@@ -71,17 +72,15 @@ def _differing_instances(first: Instances, second: Instances) -> NDArray[np.bool
 
 def _mark_pair(differs: BoolArray, first: MaskCrop, second: MaskCrop) -> None:
     """Mark where one of the two masks is and the other is not."""
-    top, left = min(first.top, second.top), min(first.left, second.left)
-    bottom = max(mask.top + mask.pixels.shape[0] for mask in (first, second))
-    right = max(mask.left + mask.pixels.shape[1] for mask in (first, second))
-    either = np.zeros((bottom - top, right - left), bool)
+    x0, y0 = np.minimum(box(first), box(second))[:2].tolist()
+    x1, y1 = np.maximum(box(first), box(second))[2:].tolist()
+    either = np.zeros((y1 - y0, x1 - x0), bool)
     for mask in (first, second):
-        h, w = mask.pixels.shape
-        either[mask.top - top : mask.top - top + h, mask.left - left : mask.left - left + w] ^= mask.pixels
-    differs[top:bottom, left:right] |= either
+        _part(either, MaskCrop(mask.top - y0, mask.left - x0, mask.pixels))[...] ^= mask.pixels
+    differs[y0:y1, x0:x1] |= either
 
 
 def _part(whole: BoolArray, mask: MaskCrop) -> BoolArray:
     """The part of an image that a crop covers, as a view."""
-    h, w = mask.pixels.shape
-    return whole[mask.top : mask.top + h, mask.left : mask.left + w]
+    x0, y0, x1, y1 = box(mask)
+    return whole[y0:y1, x0:x1]

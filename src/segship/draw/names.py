@@ -77,7 +77,7 @@ def write_names(canvas: Image.Image, names: Sequence[Name]) -> None:
 
 def place_names(names: Sequence[Name], image: tuple[int, int], font: Font, size: int) -> list[tuple[Name, NDArray[np.float64]]]:
     """The names that have room, each with its plate x0, y0, x1, y1 in an image of (width, height) pixels."""
-    boxes = np.array([_box(name.mask) for name in names], np.float64).reshape(-1, 4)
+    boxes = np.array([box(name.mask) for name in names], np.float64).reshape(-1, 4)
     plates = _Plates(image, boxes)
     least = _LEAST * size * max(1, len(names) / FEW)
     placed = []
@@ -92,7 +92,7 @@ def place_names(names: Sequence[Name], image: tuple[int, int], font: Font, size:
 
 def _places(mask: MaskCrop, width: int, height: int) -> Iterator[NDArray[np.float64]]:
     """Where the plate may go: within the object if it is large, else over, under, or beside it."""
-    x0, y0, x1, y1 = _box(mask)
+    x0, y0, x1, y1 = box(mask)
     x, y = _middle(mask)
     gap = 2
     tops = [y0 - height - gap, y1 + gap, y0 + gap]
@@ -134,6 +134,7 @@ def _shared(place: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[n
     return shared
 
 
-def _box(mask: MaskCrop) -> tuple[int, int, int, int]:
+def box(mask: MaskCrop) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of a crop, pixels."""
     height, width = mask.pixels.shape
     return mask.left, mask.top, mask.left + width, mask.top + height

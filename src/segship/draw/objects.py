@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from segship.core.predictions import MaskCrop
 from segship.draw.colors import Color
 from segship.draw.legend import printable
-from segship.draw.names import FEW, Name, write_names
+from segship.draw.names import FEW, Name, box, write_names
 from segship.draw.tints import tints
 
 _FILL, _CROWD_FILL = 0.5, 0.25
@@ -39,7 +39,7 @@ def paint_things(
 ) -> None:
     """Draw the objects on the canvas, large ones first; with ``names``, also class and score of those that have room."""
     things = [thing for thing in things if thing.mask.pixels.size]
-    boxes = np.array([_box(thing.mask) for thing in things], np.float64).reshape(-1, 4)
+    boxes = np.array([box(thing.mask) for thing in things], np.float64).reshape(-1, 4)
     chosen = tints([thing.class_id for thing in things], boxes, colors)
     areas = [thing.mask.area for thing in things]
     order = sorted(range(len(things)), key=lambda i: (not things[i].crowd, -areas[i]))
@@ -98,8 +98,3 @@ def _text(thing: Thing, classes: Sequence[str]) -> str:
     if thing.crowd:
         return f"{name} (crowd)"
     return name if thing.score is None else f"{name} {thing.score:.2f}"
-
-
-def _box(mask: MaskCrop) -> tuple[int, int, int, int]:
-    height, width = mask.pixels.shape
-    return mask.left, mask.top, mask.left + width, mask.top + height

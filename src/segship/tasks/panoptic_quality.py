@@ -52,7 +52,10 @@ class PanopticQuality:
         self._is_thing: dict[int, bool] = {}
 
     def add(self, truth: PanopticMap, prediction: PanopticMap) -> None:
-        """Count one image. Truth of the class ``ignore`` is void. Raises ValueError for maps of two sizes."""
+        """Count one image. Truth of the class ``ignore`` is void.
+
+        Raises ValueError for maps of two sizes, and for a class id that is not below ``n_classes``.
+        """
         self._tallies.append(_tally(truth, prediction, self._n_classes, self._ignore))
         for segment in prediction.segments:
             self._is_thing.setdefault(segment.class_id, segment.is_thing)
@@ -118,6 +121,9 @@ def _tally(truth: PanopticMap, prediction: PanopticMap, n_classes: int, ignore: 
     """True positives, false positives, false negatives and summed IoU of one image, (4, n_classes)."""
     pixels, rows, columns = _overlap(truth, prediction)
     rows = np.where(rows == ignore, _VOID, rows) if ignore is not None else rows
+    largest = max(rows.max(), columns.max())
+    if largest >= n_classes:
+        raise ValueError(f"a segment has class id {largest}, there are {n_classes} classes: give all of them")
     crowd = np.array([False, *(segment.crowd for segment in truth.segments)])
     void = pixels[rows == _VOID].sum(0)
     iou = _ious(pixels, void)
