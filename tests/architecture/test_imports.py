@@ -11,7 +11,7 @@ import pytest
 import segship
 from segship.pipeline import build, export, load_model
 
-HEAVY = ("torch", "onnx", "onnx_ir", "onnxscript", "jinja2", "rich", "safetensors")
+HEAVY = ("torch", "onnx", "onnx_ir", "onnxscript", "jinja2", "pycocotools", "rich", "safetensors")
 
 
 def modules_after(code: str) -> set[str]:

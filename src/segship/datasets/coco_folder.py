@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import msgspec
 
 from segship.core.errors import BadDataset
 from segship.core.spec import Task
+
+_OFFICIAL = re.compile(r"(instances|panoptic|captions|person_keypoints|stuff|image_info)_[a-z-]+20\d\d")
+"""Names of COCO's own files: what they hold is known without reading their gigabytes."""
 
 
 class _Peek(msgspec.Struct):
@@ -29,12 +33,17 @@ def find_files(root: Path, task: Task) -> list[Path]:
         return [root] if task_of(root) == task else []
     files = [*root.glob("*.json"), *(root / "annotations").glob("*.json")]
     split = root.resolve()
-    files += [file for file in (split.parent / "annotations").glob("*.json") if file.stem.endswith(f"_{split.name}")]
+    if split.name != "annotations":
+        files += [file for file in (split.parent / "annotations").glob("*.json") if file.stem.endswith(f"_{split.name}")]
     return sorted(file for file in files if not file.name.startswith(".") and task_of(file) == task)
 
 
 def task_of(file: Path) -> Task | None:
-    """Which task's annotations a JSON file holds, judged by its content, or by its name where it is broken."""
+    """Which task's annotations a JSON file holds, judged by its content; by its name where it is
+    COCO's own or the content is broken."""
+    if official := _OFFICIAL.fullmatch(file.stem):
+        tasks: dict[str, Task] = {"instances": "instance", "panoptic": "panoptic"}
+        return tasks.get(official[1])
     named = next((task for task, starts in _NAMES.items() if file.stem.startswith(starts)), None)
     try:
         content = file.read_bytes()

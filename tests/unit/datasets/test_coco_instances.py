@@ -123,6 +123,7 @@ def test_of_several_splits_val_is_taken(tmp_path: Path) -> None:
     write(
         tmp_path, {**content(), "categories": [{"id": 1, "name": "person", "keypoints": []}]}, "annotations/person_keypoints.json"
     )
+    write(tmp_path, content(), "annotations/stuff_val2017.json")
     (tmp_path / "annotations" / "captions_val2017.json").write_text('{"images": [], "annotations": []}')
     dataset = open_dataset(tmp_path)
     assert dataset.notes == (
