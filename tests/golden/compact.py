@@ -21,12 +21,14 @@ if __package__ in (None, ""):
 
 from golden.case import CASES, kept_part
 
-FAMILIES = ("unet", "segformer")
-DROPPED = ("resized", "prob")
-"""Between image and input, and between logits and labels: no test compares them."""
+FAMILIES = ("unet", "segformer", "panopticfcn")
+DROPPED = ("resized", "prob", "sem_seg_s", "inst_boxes")
+"""Between image and input, between logits and labels, and what follows from others: no test compares them."""
 EXACT = ("input",)
 LARGEST_LOGITS, LARGEST_STAGE = 130_000, 40_000
 """Bytes, before compression, that an array of logits, or of an inner stage, may have."""
+LARGEST_OF_MANY = 10_000
+"""The same for cases of dozens of arrays."""
 
 
 def compact(source: Path, target: Path) -> None:
@@ -35,21 +37,22 @@ def compact(source: Path, target: Path) -> None:
     with np.load(source / "io.npz") as stored:
         arrays = {name: stored[name] for name in stored.files if name not in DROPPED}
     outputs = {name: text for name, text in manifest["outputs"].items() if name not in DROPPED}
+    many = len(arrays) > 30
     for name, array in arrays.items():
         if name == "margin":
             arrays[name] = np.minimum(array, np.float32(60000)).astype(np.float16)
-        elif array.dtype == np.float32 and name not in EXACT and array.ndim > 2:
-            arrays[name], outputs[name] = thinned(name, array, outputs[name])
+        elif array.dtype == np.float32 and name not in EXACT and array.ndim > (1 if many else 2):
+            largest = LARGEST_LOGITS if "logits" in name else LARGEST_STAGE
+            arrays[name], outputs[name] = thinned(array, outputs[name], LARGEST_OF_MANY if many else largest)
     target.mkdir(parents=True, exist_ok=True)
     (target / "manifest.json").write_text(dumped({**manifest, "outputs": outputs}))
     np.savez_compressed(target / "io.npz", **arrays)
 
 
-def thinned(name: str, array: np.ndarray, text: str) -> tuple[np.ndarray, str]:
+def thinned(array: np.ndarray, text: str, largest: int) -> tuple[np.ndarray, str]:
     """The array with every 2nd, 4th, ... row and column (token), small enough, and its description."""
     axes = (2, 3) if array.ndim == 4 else (1,)
-    step, largest = 1, LARGEST_LOGITS if "logits" in name else LARGEST_STAGE
-    part = array
+    step, part = 1, array
     while part.nbytes > largest and min(part.shape[axis] for axis in axes) > 2:
         step *= 2
         part = array[tuple(slice(None, None, step if axis in axes else 1) for axis in range(array.ndim))]
