@@ -1,23 +1,45 @@
-"""The main job on the embedded example: two small networks trained on synthetic street scenes, taken to verified engines."""
+"""The main job on the embedded example: small networks trained on synthetic street scenes, taken to verified engines."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from segship.core.progress import Progress, silent
+from segship.core.spec import Task
 from segship.deploy import Delivered, Options, deploy
 from segship.evidence.measure import Schedule
 from segship.scenes import write_dataset
 
-MODELS = {"scenes-unet": "scenes-unet.pth", "scenes-segformer": "scenes-segformer"}
-"""Engine name to checkpoint in the package's assets."""
+
+class Model(NamedTuple):
+    """A network of the demo: its checkpoint in the package's assets is ``asset``, its engine is called after ``name``."""
+
+    name: str
+    asset: str
+    task: Task
+
+
+FIRST = (Model("scenes-unet", "scenes-unet.pth", "semantic"), Model("scenes-segformer", "scenes-segformer", "semantic"))
+"""What the demo shows in three minutes."""
+
+ALL = (
+    *FIRST,
+    Model("scenes-pointrend", "scenes-pointrend.pth", "semantic"),
+    Model("scenes-maskrcnn", "scenes-maskrcnn.pth", "instance"),
+    Model("scenes-panopticfcn", "scenes-panopticfcn.pth", "panoptic"),
+)
+"""All five families, all three tasks."""
 
 SEED = 9_000_000
 """First seed of the demo's scenes: far from those that the networks were trained on."""
+
+SCENES: dict[Task, str] = {"semantic": "scenes", "instance": "scenes-instance", "panoptic": "scenes-panoptic"}
+"""Folder of each task's scenes: the same pictures, with labels of its kind."""
 
 _N_SCENES = 32
 _SIZE = (256, 256)
@@ -46,20 +68,19 @@ class Demo:
         }
 
 
-def run_demo(folder: Path, *, progress: Progress = silent) -> Demo:
+def run_demo(folder: Path, models: Sequence[Model] = FIRST, *, progress: Progress = silent) -> Demo:
     """Draw scenes into ``folder``, deploy the embedded checkpoints on them, leave engines and reports in ``folder``."""
     begin = time.perf_counter()
-    scenes = folder / "scenes"
-    progress("draw scenes", 0, _N_SCENES)
-    write_dataset(scenes, range(SEED, SEED + _N_SCENES), _SIZE)
+    for number, task in enumerate(tasks := {model.task for model in models}):
+        progress("draw scenes", number, len(tasks))
+        write_dataset(folder / SCENES[task], range(SEED, SEED + _N_SCENES), _SIZE, task)
     options = Options(max_drop=0.5, calibration_images=12, schedule=Schedule(rounds=5, budget_s=12))
     deployments = []
-    for name, asset in MODELS.items():
+    for name, asset, task in models:
         with as_file(files("segship") / "assets" / asset) as checkpoint:
-            deployments.append(
-                deploy(checkpoint, scenes, folder / f"{name}.engine", options=options, progress=_prefixed(progress, name))
-            )
-    example = sorted(scenes.glob("*.jpg"))[0]
+            engine, told = folder / f"{name}.engine", _prefixed(progress, name)
+            deployments.append(deploy(checkpoint, folder / SCENES[task], engine, options=options, progress=told))
+    example = sorted((folder / SCENES[models[0].task]).rglob("*.jpg"))[0]
     return Demo(deployments, example, time.perf_counter() - begin)
 
 

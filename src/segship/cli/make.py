@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("segship-demo"), show_default=True, help="Folder to work in."
 )
+@click.option("--all", "every", is_flag=True, help="All five families, semantic, instance and panoptic: about ten minutes.")
 @options.as_json
-def demo(output: Path, as_json: bool) -> int:
+def demo(output: Path, every: bool, as_json: bool) -> int:
     """The main job on the embedded example: no download, no GPU, about two minutes."""
-    from segship.demo import run_demo
+    from segship.demo import ALL, FIRST, run_demo
 
     with Console() as progress:
-        result = run_demo(output, progress=progress)
+        result = run_demo(output, ALL if every else FIRST, progress=progress)
     if as_json:
         say_json(result.as_json())
         return 0 if result.passed else 1
