@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from segship import showcase
 from segship.backends import DEPLOYABLE, load_backend, usable_backend
@@ -24,9 +27,11 @@ from segship.datasets import Dataset, Sample, check_classes, open_dataset
 from segship.evidence import policy
 from segship.evidence.measure import Schedule
 from segship.evidence.records import Candidate, Deployment
+from segship.evidence.searches import Found
 from segship.judging import Judge, Tried
 from segship.pipeline import ModelPredictor, build, export, load_model
 from segship.quantiser import Quantiser
+from segship.search import mixed_candidate
 from segship.tasks import task_of
 
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
@@ -34,7 +39,10 @@ PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 
 @dataclass(frozen=True)
 class Options:
-    """How to search. ``size``: ``"auto"`` fixes the sizes when all images have one size, ``"free"`` never does."""
+    """How to search. ``size``: ``"auto"`` fixes the sizes when all images have one size, ``"free"`` never does.
+
+    ``budget_minutes``: after so long the search for a mixed plan measures no more groups of layers.
+    """
 
     backend: str = "auto"
     precision: PrecisionChoice = "auto"
@@ -43,6 +51,7 @@ class Options:
     calibration_images: int = 64
     evaluation_images: int = 100
     threads: int | None = None
+    budget_minutes: float = 30.0
     schedule: Schedule = field(default_factory=lambda: Schedule(rounds=5, budget_s=60))
 
 
@@ -108,12 +117,42 @@ def deploy(
         judge = Judge(model, dataset, judged, options.max_drop, progress)
         with clock("verify"):
             tried = [judge.prove(each) for each in tried]
+        with clock("search"):
+            mixed, searches = search_mixed(tried, quantiser, judge, model, output, options, progress)
         with clock("measure"):
-            tried = judge.time(tried, options.schedule, options.threads or available_threads())
+            tried = judge.time([*tried, *mixed], options.schedule, options.threads or available_threads())
         tried = choose(tried)
         said = (*notes(model, dataset, calibration, judged, image_size), *precision_notes(tried))
         deployment = summary(model, dataset, tried, options, (len(calibration), len(judged)), said, clock)
-        return deliver(deployment, tried, judge, output)
+        delivered = deliver(msgspec.structs.replace(deployment, searches=tuple(searches)), tried, judge, output)
+    shutil.rmtree(search_folder(output), ignore_errors=True)
+    return delivered
+
+
+def search_folder(output: Path) -> Path:
+    """Where a search keeps its engines until the deployment has ended: beside the output, to be found again."""
+    return output.with_name(f".{output.name}.search")
+
+
+def search_mixed(
+    tried: Sequence[Tried],
+    quantiser: Quantiser,
+    judge: Judge,
+    model: ModelPredictor,
+    output: Path,
+    options: Options,
+    progress: Progress,
+) -> tuple[list[Tried], list[Found]]:
+    """With ``--precision auto``: a mixed candidate for each INT8 engine that was built and is not right."""
+    if options.precision != "auto":
+        return [], []
+    deadline = time.monotonic() + 60 * options.budget_minutes
+    wrong = [each for each in tried if each.record.precision == "int8" and each.engine is not None and not each.right]
+    results = [
+        mixed_candidate(each, quantiser, judge, model, quantiser.images, search_folder(output), progress, deadline=deadline)
+        for each in wrong
+    ]
+    return [candidate for candidate, _ in results], [found for _, found in results]
 
 
 def summary(
@@ -192,8 +231,9 @@ def build_candidate(candidate: Candidate, quantiser: Quantiser, scratch: Path, c
             with clock("calibrate"):
                 quantiser.calibrate()
         with clock("build"):
-            ready = quantiser.quantised(traits) if candidate.precision == "int8" else quantiser.plain(traits)
-            calibrated = quantiser.record if candidate.precision == "int8" else None
+            integer = candidate.precision == "int8"
+            ready = quantiser.quantised(traits) if integer else quantiser.plain(traits)
+            calibrated = quantiser.record() if integer else None
             engine = build(
                 ready, candidate.backend, scratch / f"{candidate.name.replace(' ', '-')}.engine", calibration=calibrated
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -22,14 +23,15 @@ from segship.graph.recipe import legalised, quantised
 from segship.pipeline import ModelPredictor
 from segship.predictor import middle_window
 
+METHODS: tuple[Method, ...] = get_args(Method)
 METHOD: Method = "mse"
 
 
 class Quantiser:
-    """Calibrates a graph on image files and gives its INT8 form for any backend.
+    """Calibrates a graph on image files and gives its INT8 form for any backend and plan.
 
     What was learnt is kept in a cache folder, if one can be written, by the hash of graph, images and preprocessing; an
-    interrupted calibration goes on where it stopped.
+    interrupted calibration goes on where it stopped, and another method on the same images runs nothing.
     """
 
     def __init__(
@@ -42,42 +44,49 @@ class Quantiser:
         method: Method = METHOD,
         cache: Path | None = None,
     ) -> None:
-        self._model, self._graph, self._images, self._progress = model, graph, list(images), progress
+        self.graph = graph
+        self.images = list(images)
+        self._model, self._progress = model, progress
         kept = cache_folder()
         self._method, self._cache = method, cache or (kept / "calibration" if kept is not None else None)
-        self._ranges: Ranges | None = None
+        self._ranges: dict[Method, Ranges] = {}
 
-    def calibrate(self) -> Ranges:
-        """The ranges of every activation that INT8 may hold on any backend; computed on the first call."""
-        if self._ranges is None:
+    def calibrate(self, method: Method | None = None) -> Ranges:
+        """The ranges of every activation that INT8 may hold on any backend; computed on the first call for a method."""
+        method = method or self._method
+        if method not in self._ranges:
             spec = self._model.spec
             calibration = Calibration(
-                graph=self._graph,
-                tensors=tensors_to_quantise(self._graph, PrecisionPlan("int8")),
-                images=self._images,
+                graph=self.graph,
+                tensors=tensors_to_quantise(self.graph, PrecisionPlan("int8")),
+                images=self.images,
                 prepare=self._prepare,
                 preprocessing=msgspec.json.encode((spec.image, spec.slide)).decode(),
                 open_session=open_graph,
                 cache=self._cache,
             )
-            self._ranges = calibration.run(method=self._method, progress=self._progress)
-        return self._ranges
+            self._ranges[method] = calibration.run(method=method, progress=self._progress)
+        return self._ranges[method]
 
     def _prepare(self, image: Path) -> dict[str, Array]:
         """What the network takes: of sliding-window models, the window in the middle of the image."""
         prepared = self._model.prepare(image)
         return self._model.feeds(middle_window(prepared.tensor, self._model.spec.slide), prepared.frame)
 
-    def quantised(self, traits: Traits) -> Graph:
-        """The INT8 graph for a backend of these traits."""
-        return quantised(self._graph, self.calibrate().tensors, int8_plan(self._graph, traits), traits)
+    def plan(self, traits: Traits) -> PrecisionPlan:
+        """INT8 wherever a backend of these traits has kernels and it makes sense."""
+        return int8_plan(self.graph, traits)
+
+    def quantised(self, traits: Traits, plan: PrecisionPlan | None = None, method: Method | None = None) -> Graph:
+        """The INT8 graph for a backend of these traits, by its own plan or another."""
+        ranges = self.calibrate(method).tensors
+        return quantised(self.graph, ranges, plan or self.plan(traits), traits)
 
     def plain(self, traits: Traits) -> Graph:
         """The FP32 graph for a backend of these traits."""
-        return legalised(self._graph, traits)
+        return legalised(self.graph, traits)
 
-    @property
-    def record(self) -> engine.Calibration:
+    def record(self, method: Method | None = None) -> engine.Calibration:
         """Where the ranges came from, for the manifest."""
-        ranges = self.calibrate()
+        ranges = self.calibrate(method)
         return engine.Calibration(ranges.method, ranges.images, ranges.sha256)

@@ -55,6 +55,9 @@ def demo(output: Path, every: bool, as_json: bool) -> int:
 @click.option(
     "--size", type=click.Choice(["auto", "free"]), default="auto", show_default=True, help="free: any image size, always."
 )
+@click.option(
+    "--budget-minutes", type=click.FloatRange(0), default=30.0, show_default=True, help="Time for the search of a mixed plan."
+)
 @click.option("--calibration-images", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--evaluation-images", type=click.IntRange(1), default=100, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Engine directory; default: NAME.engine here.")
@@ -70,6 +73,7 @@ def deploy(
     size: Any,
     calibration_images: int,
     evaluation_images: int,
+    budget_minutes: float,
     output: Path | None,
     facts: tuple[str, ...],
     threads: int | None,
@@ -86,6 +90,7 @@ def deploy(
         size=size,
         calibration_images=calibration_images,
         evaluation_images=evaluation_images,
+        budget_minutes=budget_minutes,
         threads=threads,
     )
     target = output or Path(f"{checkpoint.resolve().stem}.engine")

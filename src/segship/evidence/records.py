@@ -14,7 +14,9 @@ import msgspec
 from segship.core.environment import Environment
 from segship.core.errors import BadEngine
 from segship.core.files import storage_errors
+from segship.core.precision import PrecisionPlan
 from segship.core.spec import Task
+from segship.evidence.searches import Found
 
 Level = Literal["tensors", "predictions", "dataset", "invariance"]
 
@@ -118,7 +120,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     ``name`` such as ``"openvino int8"``; ``chosen`` marks the delivered one; ``skipped`` says why it was not tried,
     or why it cannot be chosen although it was. ``metric`` in points of the task's metric (mIoU), None without labels;
-    ``drop`` is PyTorch's metric minus this one's (without labels: 100 minus agreement).
+    ``drop`` is PyTorch's metric minus this one's (without labels: 100 minus agreement). ``plan``: where a search found one.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     drop: float | None = None
     agreement: float | None = None
     size_bytes: int | None = None
+    plan: PrecisionPlan | None = None
     verdicts: tuple[Verdict, ...] = ()
     timings: tuple[Timing, ...] = ()
 
@@ -172,6 +175,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     seconds: dict[str, float]
     """Wall-clock seconds of each stage, in order."""
+    searches: tuple[Found, ...] = ()
     created: str
 
 

@@ -18,6 +18,7 @@ from segship.evidence.report import tables, words
 from segship.evidence.report.chart import chart
 from segship.evidence.report.outcome import Outcome, outcome
 from segship.evidence.report.pictures import ExamplePicture, css, examples, legend
+from segship.evidence.report.sensitivity import search_table
 
 _OPEN_CLASSES = 16
 """Classes shown before the rest is folded away."""
@@ -50,6 +51,7 @@ def render(
         verdicts=[(verdict, list(tables.guard_rows(verdict))) for verdict in (result.subject.verdicts if result.subject else ())],
         examples=examples(pictures, result.subject_name),
         legend=legend(pictures),
+        searches=[search_table(found) for found in deployment.searches],
         precision=tables.precision_rows(manifest.built.precision) if manifest else [],
         stages=_stages(manifest),
         machine=_machine(deployment, result),

@@ -80,13 +80,19 @@ def candidate_name(name: str) -> str:
     known, comma, rest = name.partition(",")
     backend, _, precision = known.partition(" ")
     official = _BACKENDS.get(backend.lower())
-    return f"{official} {precision.upper()}{comma}{rest}" if official and precision.isalnum() else name
+    return f"{official} {precision_name(precision)}{comma}{rest}" if official and precision.isalnum() else name
+
+
+def precision_name(precision: str) -> str:
+    """``INT8``; ``mixed INT8`` for one with exceptions that a search found."""
+    return "mixed INT8" if precision == "mixed" else precision.upper()
 
 
 def headline_name(candidate: Candidate) -> str:
     """``INT8 on OpenVINO``; a candidate with a name of its own keeps it."""
     if candidate.name == f"{candidate.backend} {candidate.precision}":
-        return f"{candidate.precision.upper()} on {backend_name(candidate.backend)}"
+        precision = precision_name(candidate.precision)
+        return f"{precision[0].upper()}{precision[1:]} on {backend_name(candidate.backend)}"
     return candidate.name
 
 

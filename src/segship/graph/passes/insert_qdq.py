@@ -37,6 +37,11 @@ def tensors_to_quantise(graph: Graph, plan: PrecisionPlan) -> tuple[str, ...]:
     return tuple(value.name or "" for value in order if value in chosen)
 
 
+def quantisable_layers(graph: Graph, plan: PrecisionPlan) -> tuple[str, ...]:
+    """Where ``plan`` puts INT8: the places of its nodes, in graph order."""
+    return tuple(dict.fromkeys(place(node) for node in _chosen_nodes(graph.ir.graph, plan)))
+
+
 def insert_qdq(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan) -> Graph:
     """The graph with every node that ``plan`` gives to INT8, and that has constant weights, between Q/DQ.
 
