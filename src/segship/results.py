@@ -4,15 +4,57 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import singledispatch
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segship.core.predictions import Instances, LabelArray, PanopticMap, SemanticMap
+from segship.core.predictions import Instances, LabelArray, PanopticMap, Prediction, SemanticMap
 from segship.core.rle import compress, runs_of
-from segship.core.spec import SemanticDecode
+from segship.core.spec import ModelSpec, SemanticDecode
+
+
+@singledispatch
+def picture_of(prediction: Prediction, spec: ModelSpec) -> NDArray[Any] | None:
+    """The prediction as the pixels of one lossless picture; None where one picture cannot hold it."""
+    return None
+
+
+@picture_of.register
+def _(prediction: SemanticMap, spec: ModelSpec) -> NDArray[Any] | None:
+    return label_image(prediction, spec.decode) if isinstance(spec.decode, SemanticDecode) else prediction.labels
+
+
+@picture_of.register
+def _(prediction: PanopticMap, spec: ModelSpec) -> NDArray[Any] | None:
+    return panoptic_image(prediction)
+
+
+@singledispatch
+def facts_of(prediction: Prediction, spec: ModelSpec, name: str) -> dict[str, Any]:
+    """What the prediction holds, as JSON of the task's usual form; ``name`` is the image's."""
+    raise TypeError(f"{type(prediction).__name__} has no written form")
+
+
+@facts_of.register
+def _(prediction: SemanticMap, spec: ModelSpec, name: str) -> dict[str, Any]:
+    return {"classes": class_shares(prediction, spec.classes)}
+
+
+@facts_of.register
+def _(prediction: Instances, spec: ModelSpec, name: str) -> dict[str, Any]:
+    objects = coco_results(prediction, name, spec.category_ids)
+    names = [spec.classes[class_id] for class_id in prediction.classes]
+    return {"objects": [{"class": class_name, **each} for class_name, each in zip(names, objects, strict=True)]}
+
+
+@facts_of.register
+def _(prediction: PanopticMap, spec: ModelSpec, name: str) -> dict[str, Any]:
+    segments = segments_info(prediction, spec.category_ids)
+    names = [spec.classes[segment.class_id] for segment in prediction.segments]
+    return {"segments": [{"class": class_name, **each} for class_name, each in zip(names, segments, strict=True)]}
 
 
 def label_image(prediction: SemanticMap, decode: SemanticDecode) -> LabelArray:

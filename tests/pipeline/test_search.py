@@ -78,9 +78,10 @@ def test_the_search_finds_the_planted_layer_and_resumes(
         built = store.built
         return engine
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(EngineStore, "engine", interrupted)
-        run(checkpoint, data, output)
+        with pytest.raises(KeyboardInterrupt):
+            run(checkpoint, data, output)
     assert not output.exists()
     again = run(checkpoint, data, output)
     assert again.deployment.searches[0].engines + built == found.engines

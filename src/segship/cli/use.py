@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +44,20 @@ def predict(engine: Path, images: tuple[Path, ...], output: Path, overlay: bool,
             pixels = predictor.read(image)
             results.append(_write_result(predictor, image, pixels, predictor.predict(pixels), output, overlay))
             if not as_json:
-                shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in list(results[-1]["classes"].items())[:4])
-                say(f"{image} -> {results[-1]['labels']}  ({shares})")
+                say(_line(results[-1]))
     if as_json:
         say_json({"engine": str(engine), "results": results})
+
+
+def _line(result: dict[str, Any]) -> str:
+    """One result for a person: where it is, and the most of what is in it."""
+    if "classes" in result:
+        found = [f"{name} {100 * share:.0f} %" for name, share in result["classes"].items()]
+    else:
+        counts = Counter(each["class"] for each in result.get("objects", result.get("segments", ())))
+        found = [f"{count} {name}" for name, count in counts.most_common()]
+    where = result.get("labels") or result.get("overlay") or result["json"]
+    return f"{result['image']} -> {where}  ({', '.join(found[:4]) or 'nothing found'})"
 
 
 def _refuse_same_names(images: tuple[Path, ...]) -> None:
@@ -71,17 +82,15 @@ def _write_result(
 ) -> dict[str, Any]:
     import json
 
-    from segship.results import class_shares, label_image, picture_bytes
+    from segship.results import facts_of, picture_bytes, picture_of
 
-    labels = output / f"{image.stem}.png"
-    write_atomically(labels, picture_bytes(label_image(prediction, predictor.spec.decode), "PNG"))
-    result: dict[str, Any] = {
-        "image": str(image),
-        "labels": str(labels),
-        "height": prediction.size[0],
-        "width": prediction.size[1],
-        "classes": class_shares(prediction, predictor.spec.classes),
-    }
+    result: dict[str, Any] = {"image": str(image), "height": prediction.size[0], "width": prediction.size[1]}
+    labels = picture_of(prediction, predictor.spec)
+    if labels is not None:
+        file = output / f"{image.stem}.png"
+        write_atomically(file, picture_bytes(labels, "PNG"))
+        result["labels"] = str(file)
+    result |= facts_of(prediction, predictor.spec, image.name)
     if overlay:
         from segship.draw import overlay as draw_overlay
 
@@ -89,7 +98,9 @@ def _write_result(
         file = output / f"{image.stem}.overlay.jpg"
         write_atomically(file, picture_bytes(picture, "JPEG"))
         result["overlay"] = str(file)
-    write_atomically(output / f"{image.stem}.json", json.dumps(result, indent=1).encode())
+    file = output / f"{image.stem}.json"
+    write_atomically(file, json.dumps(result, indent=1).encode())
+    result["json"] = str(file)
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _joined(parts: Sequence[Group], room: int) -> list[Group]:
     if len(parts) <= room:
         return list(parts)
     edges = [len(parts) * step // room for step in range(room + 1)]
-    runs = [parts[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    runs = [parts[start:end] for start, end in pairwise(edges)]
     return [
         Group(tuple(root for part in run for root in part.roots), tuple(layer for part in run for layer in part.layers))
         for run in runs
