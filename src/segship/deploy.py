@@ -23,7 +23,7 @@ from segship.core.files import replace_directory, storage_errors
 from segship.core.precision import Precision
 from segship.core.progress import Progress, silent
 from segship.core.spec import Size
-from segship.datasets import Dataset, Sample, check_classes, open_dataset
+from segship.datasets import Dataset, Sample, for_model, open_dataset
 from segship.evidence import policy
 from segship.evidence.measure import Schedule
 from segship.evidence.records import Candidate, Deployment
@@ -99,9 +99,8 @@ def deploy(
     with clock("load"):
         wanted = wanted_candidates(options)
         refuse_foreign(output)
-        dataset = open_dataset(data)
         model = load_model(checkpoint, threads=options.threads, **facts)
-        check_classes(dataset, len(model.spec.classes), task=model.spec.task, category_ids=model.spec.category_ids)
+        dataset = for_model(open_dataset(data, model.spec.task), model.spec)
         model = model.named_after(dataset.classes, dataset.colors)
         calibration, judged = split(dataset, options)
         image_size = common_size(model, dataset.samples) if options.size == "auto" else None

@@ -19,7 +19,7 @@ from segship.core.errors import BadArgument, BadDataset
 from segship.core.image import ImageArray
 from segship.core.progress import Progress, silent
 from segship.core.spec import Size
-from segship.datasets import check_classes, open_dataset
+from segship.datasets import for_model, open_dataset
 from segship.evidence import policy, records
 from segship.evidence.measure import Schedule
 from segship.evidence.predictors import verify_invariance
@@ -64,9 +64,8 @@ def open_predictor(path: Path | str, *, threads: int | None = None, facts: Mappi
 
 def evaluate(predictor: Predictor, data: Path | str, *, progress: Progress = silent) -> Evaluation:
     """The metric of a predictor on a labelled folder, image file in, prediction out, one image at a time."""
-    dataset, spec = open_dataset(data), predictor.spec
-    task = task_of(spec)
-    check_classes(dataset, len(spec.classes), task=spec.task, category_ids=spec.category_ids)
+    spec = predictor.spec
+    dataset, task = for_model(open_dataset(data, spec.task), spec), task_of(spec)
     if not dataset.labelled:
         raise BadDataset(
             f"{data} has no labels, which {task.METRIC} needs: give a labelled folder, or compare engines with segship verify"
@@ -140,8 +139,7 @@ def _beside_model(
             f"({_differing(model.spec.hyperparameters, spec.hyperparameters)}): state the same ones with --fact"
         )
     model = model.with_spec(spec)
-    dataset = open_dataset(data)
-    check_classes(dataset, len(spec.classes), task=spec.task, category_ids=spec.category_ids)
+    dataset = for_model(open_dataset(data, spec.task), spec)
     judge = Judge(model, dataset, dataset.samples, max_drop, progress)
     return list(judge.verdicts(candidate, name_of(candidate), candidate.engine.manifest.precision))
 

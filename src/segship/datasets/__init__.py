@@ -8,9 +8,9 @@ from segship.core.errors import BadDataset
 from segship.core.spec import Task
 from segship.datasets import cityscapes, coco_instances, coco_panoptic, pairs, plain
 from segship.datasets.dataset import Dataset, Layout, Sample
-from segship.datasets.fit import check_classes, in_model_classes
+from segship.datasets.fit import check_classes, for_model, in_model_classes
 
-__all__ = ["LAYOUTS", "Dataset", "Layout", "Sample", "check_classes", "in_model_classes", "open_dataset"]
+__all__ = ["LAYOUTS", "Dataset", "Layout", "Sample", "check_classes", "for_model", "in_model_classes", "open_dataset"]
 
 LAYOUTS: tuple[Layout, ...] = (cityscapes, coco_panoptic, coco_instances, pairs, plain)
 """Asked in this order; the first that claims a folder reads it. ``plain`` claims any, so it is the last."""

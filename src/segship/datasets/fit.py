@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from segship.core.errors import BadDataset
-from segship.core.spec import Task
+from segship.core.spec import ModelSpec, Task
 from segship.datasets.dataset import Dataset
 
 _TRUTH: dict[Task, str] = {
@@ -14,6 +14,12 @@ _TRUTH: dict[Task, str] = {
     "instance": "COCO instances, or pairs with object ids",
     "panoptic": "COCO panoptic annotations",
 }
+
+
+def for_model(dataset: Dataset, spec: ModelSpec) -> Dataset:
+    """The data set with its truth in the model's class ids; raises as :func:`check_classes` does."""
+    check_classes(dataset, len(spec.classes), spec.task, spec.category_ids)
+    return in_model_classes(dataset, spec.classes, spec.category_ids)
 
 
 def check_classes(dataset: Dataset, n_classes: int, task: Task = "semantic", category_ids: Sequence[int] | None = None) -> None:
