@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
+
 from segship.core.errors import BadCheckpoint
 from segship.models.checkpoint import Checkpoint, Tensors
 from segship.models.keys import count
@@ -77,3 +79,17 @@ def _coord_parts(conv: str, rest: str, tensor: Any) -> Tensors:
         features, coordinates = tensor[:, :-2].contiguous(), tensor[:, -2:].contiguous()
         return {f"{conv}.features.weight": features, f"{conv}.coordinates.weight": coordinates}
     return {f"{conv}.features.bias" if rest == "bias" else f"{conv}.{rest}": tensor}
+
+
+def official(tensors: Tensors) -> Tensors:
+    """The inverse of :func:`renamed`: a module's state dict as the official code would save it."""
+    result: Tensors = {}
+    for key, tensor in tensors.items():
+        if key.endswith(".dcnv2.weight"):
+            result[key] = tensor.reshape(tensor.shape[0], -1, 3, 3)
+        elif key.endswith(".coordinates.weight"):
+            features = tensors[key.replace(".coordinates.", ".features.")]
+            result[key.replace(".coordinates.", ".")] = torch.cat([features, tensor], dim=1)
+        elif not key.endswith(".features.weight"):
+            result[key.replace(".features.", ".")] = tensor
+    return result
