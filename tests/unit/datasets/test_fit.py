@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fake_deployments import spec as spec_of
 from segship.core.errors import BadDataset
 from segship.core.predictions import Instances, PanopticMap
-from segship.datasets import check_classes, in_model_classes, open_dataset
+from segship.datasets import check_classes, for_model, in_model_classes, open_dataset
 from segship.scenes import CLASSES, THINGS, write_dataset
 
 SIZE = (64, 96)
@@ -76,6 +77,28 @@ def test_panoptic_truth_in_the_models_class_ids(folders: dict[str, Path]) -> Non
     assert np.array_equal(before.ids, after.ids)
     expected = [(len(CLASSES) - 1 - each.class_id, each.is_thing) for each in before.segments]
     assert [(each.class_id, each.is_thing) for each in after.segments] == expected
+
+
+def test_a_model_with_gaps_in_its_ids_gets_truth_in_its_own_classes(folders: dict[str, Path]) -> None:
+    """Ids 0 to 5, of which the data set has 1 to 4, like torchvision's 90 for COCO's 80."""
+    names = ("a", "b", "c", "d", "e", "f")
+    spec = spec_of(task="instance", classes=names, category_ids=(0, 1, 2, 3, 4, 5))
+    dataset = for_model(open_dataset(folders["instance"]), spec)
+    assert dataset.classes == names
+    truth = dataset.load_truth(dataset.samples[0])
+    assert isinstance(truth, Instances)
+    own = open_dataset(folders["instance"])
+    before = own.load_truth(own.samples[0])
+    assert isinstance(before, Instances)
+    assert truth.classes.tolist() == (before.classes + 1).tolist() != []
+    with pytest.raises(BadDataset, match="does not know"):
+        for_model(open_dataset(folders["instance"]), spec_of(task="instance", classes=("a",), category_ids=(1,)))
+
+
+def test_truth_of_another_task_is_named_not_overlooked(folders: dict[str, Path]) -> None:
+    for task in ("instance", "panoptic"):
+        assert open_dataset(folders["semantic"], task).task == "semantic"  # type: ignore[arg-type]
+    assert open_dataset(folders["instance"], "semantic").task == "instance"
 
 
 def test_without_ids_on_both_sides_nothing_changes(folders: dict[str, Path]) -> None:

@@ -100,7 +100,9 @@ def _truth_file(truths: list[Instances], n_classes: int, folder: Path) -> Path:
             annotations.append({**row, "id": len(annotations) + 1, "iscrowd": int(crowd), "area": w * h, "bbox": [x, y, w, h]})
     content = {
         "info": {},
-        "images": [{"id": i, "height": each.size[0], "width": each.size[1]} for i, each in enumerate(truths)],
+        "images": [
+            {"id": i, "file_name": f"{i}.png", "height": each.size[0], "width": each.size[1]} for i, each in enumerate(truths)
+        ],
         "annotations": annotations,
         "categories": [{"id": i, "name": str(i)} for i in range(n_classes)],
     }

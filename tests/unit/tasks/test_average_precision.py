@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segship.core.errors import BadDataset
 from segship.core.predictions import Instances
+from segship.datasets import open_dataset
 from segship.tasks import instance
 from segship.tasks.average_precision import AveragePrecision
-from unit.tasks.objects import make, official, official_ap, random_prediction, random_truth
+from unit.tasks.objects import SIZE, make, official, official_ap, random_prediction, random_truth
 
 N_CLASSES = 4
 EXACT = 1e-9  # the same sums in another order
@@ -46,6 +48,23 @@ def test_ap_is_what_pycocotools_says_of_the_files(seed: int, ties: bool, tmp_pat
     assert scores.extras["box AP"] == pytest.approx(boxes, abs=EXACT)
     n_truths = [sum(int(np.sum((t.classes == k) & ~t.crowd)) for t in truths) for k in range(N_CLASSES)]
     assert scores.support.tolist() == n_truths
+
+
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_ap_of_files_that_we_read_is_the_same(kind: str, tmp_path: Path) -> None:
+    """From disk to number: the truth file through our own reader."""
+    truths, predictions = images(11, 6, ties=False)
+    theirs = official_ap(truths, predictions, N_CLASSES, kind, tmp_path)
+    for index in range(len(truths)):
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / f"{index}.png")
+    dataset = open_dataset(tmp_path / "truth.json")
+    scorer = instance.scorer(N_CLASSES, dataset.ignore)
+    for sample, prediction in zip(dataset.samples, predictions, strict=True):
+        truth = dataset.load_truth(sample)
+        assert isinstance(truth, Instances)
+        scorer.add(truth, prediction)
+    scores = scorer.scores()
+    assert (scores.mean if kind == "segm" else scores.extras["box AP"]) == pytest.approx(theirs, abs=EXACT)
 
 
 @pytest.mark.parametrize("ties", [False, True])
