@@ -98,7 +98,8 @@ def coco_objects(objects: Instances) -> dict[int, list[dict[str, Any]]]:
     """What COCOeval reads of each object, by class. Ids start at 1: 0 would mean "not matched"."""
     rows: dict[int, list[dict[str, Any]]] = {}
     crowd = objects.crowd if objects.crowd is not None else np.zeros(len(objects), bool)
-    corners = objects.boxes.astype(np.float64)
+    # an IoU that is no number would pass COCOeval's comparison as a match: a box that overflowed in FP16 covers nothing
+    corners = np.where(np.isfinite(objects.boxes).all(1, keepdims=True), objects.boxes, 0).astype(np.float64)
     for i, mask in enumerate(objects.masks):
         x0, y0, x1, y1 = corners[i].tolist()
         row = {

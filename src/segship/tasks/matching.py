@@ -22,6 +22,8 @@ def agreement(first: Instances, second: Instances) -> float:
     total = float(first.scores.sum(dtype=np.float64) + second.scores.sum(dtype=np.float64))
     if total == 0:
         return 1.0
+    if not np.isfinite(total):  # scores that overflowed in FP16 agree with nothing
+        return 0.0
     shared = sum(iou * (float(first.scores[i]) + float(second.scores[j])) for i, j, iou in pairs(first, second))
     return min(shared / total, 1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,15 @@ def test_without_detections_ap_is_0() -> None:
     scores = added([make([(0, 0, 9, 9)])], [make([])]).scores()
     assert (scores.mean, scores.extras["box AP"], scores.support[0]) == (0.0, 0.0, 1)
     assert added([make([(0, 0, 9, 9)])], [make([])]).resampled(np.ones((3, 1))).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_boxes_and_scores_that_are_no_numbers_are_not_right(value: float) -> None:
+    truth = make([(0, 0, 9, 9)])
+    box = replace(truth, boxes=np.array([[0, 0, value, 9]], np.float32))
+    assert added([truth], [box]).scores().extras["box AP"] == 0.0
+    unsure = make([(20, 20, 30, 30), (0, 0, 9, 9)], scores=[np.nan, 0.5])
+    assert added([truth], [unsure]).scores().mean == pytest.approx(100.0, abs=EXACT)
 
 
 def test_without_truth_there_is_no_ap() -> None:

@@ -52,6 +52,11 @@ def test_agreement_is_symmetric_and_between_0_and_1(seed: int) -> None:
     assert 0 <= agreement(first, second) <= 1
 
 
+def test_a_score_that_is_no_number_agrees_with_nothing() -> None:
+    broken = make([(0, 0, 9, 9)], scores=[np.nan])
+    assert agreement(broken, make([(0, 0, 9, 9)])) == agreement(make([(0, 0, 9, 9)]), broken) == 0.0
+
+
 def test_another_image_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot agree"):
         agreement(make([]), make([], size=(8, 8)))
