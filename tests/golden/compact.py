@@ -21,8 +21,8 @@ if __package__ in (None, ""):
 
 from golden.case import CASES, kept_part
 
-FAMILIES = ("unet", "segformer", "panopticfcn")
-DROPPED = ("resized", "prob", "sem_seg_s", "inst_boxes")
+FAMILIES = ("unet", "segformer", "panopticfcn", "maskrcnn")
+DROPPED = ("resized", "prob", "sem_seg_s", "inst_boxes", "resized_u8", "masks_soft_first4", "det_boxes_net")
 """Between image and input, between logits and labels, and what follows from others: no test compares them."""
 EXACT = ("input",)
 LARGEST_LOGITS, LARGEST_STAGE = 130_000, 40_000
