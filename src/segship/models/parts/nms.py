@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PAIRS_AT_ONCE = 1 << 20
-"""Box pairs that are compared in one step: their IoU matrix stays in the cache."""
+PAIRS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}
+"""Box pairs that are compared in one step: on a CPU their IoU matrix stays in the cache, on a GPU launches are few."""
 
 
 def nms_keep(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
@@ -19,11 +19,11 @@ def nms_keep(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshol
     candidate = scores > score_threshold
     counts, groups = candidate.sum(1).sort(descending=True)
     keep = torch.zeros_like(candidate)
-    sizes = counts.tolist()
+    sizes, at_once = counts.tolist(), PAIRS_AT_ONCE.get(boxes.device.type, 1 << 20)
     start, stop = 0, sum(size > 0 for size in sizes)
     while start < stop:
         longest = sizes[start]
-        chunk = groups[start : start + max(1, PAIRS_AT_ONCE // longest**2)]
+        chunk = groups[start : start + max(1, at_once // longest**2)]
         keep[chunk] = _keep(boxes[chunk], scores[chunk], candidate[chunk], iou_threshold, longest)
         start += len(chunk)
     return keep & candidate

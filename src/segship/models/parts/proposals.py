@@ -59,14 +59,18 @@ class ProposalGenerator(nn.Module):
         self.rpn_head, self.anchors, self.rules = head, anchors, rules
 
     def forward(self, levels: Sequence[Tensor], content_size: Tensor, input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        found = []
-        for level, anchors in zip(levels, self.anchors(levels, input_size), strict=True):
-            logits, deltas = self.rpn_head(level)
-            found.append(self._best(anchors, logits, deltas, content_size))
-        boxes, scores = (torch.stack(part, dim=1) for part in zip(*found, strict=True))  # (b, level, per_level)
-        return self.merged(boxes, scores)
+        dense = [self.rpn_head(level) for level in levels]
+        return self.choose(self.anchors(levels, input_size), dense, content_size)
 
-    def merged(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(
+        self, anchors: Sequence[Tensor], dense: Sequence[tuple[Tensor, Tensor]], content_size: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Proposals from the anchors and the head's logits and deltas of each level."""
+        found = [self._best(level, logits, deltas, content_size) for level, (logits, deltas) in zip(anchors, dense, strict=True)]
+        boxes, scores = (torch.stack(part, dim=1) for part in zip(*found, strict=True))  # (b, level, per_level)
+        return self._merged(boxes, scores)
+
+    def _merged(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """From each level's best, (b, level, k, 4) and (b, level, k), to the best survivors of all levels."""
         n, n_levels, k = scores.shape
         keep = nms_keep(boxes.reshape(n * n_levels, k, 4), scores.reshape(n * n_levels, k), self.rules.nms, NONE / 2)
