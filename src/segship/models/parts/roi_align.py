@@ -5,7 +5,7 @@ Every output cell is a mean of bilinear samples, so a sum of feature vectors wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,68 +32,72 @@ def pyramid_roi_align(
     tiny boxes stay tiny; else the older rule (torchvision), where a box is at least one cell wide.
     Source: torchvision ``roi_align_kernel.cpp``, mmcv ``roi_align.cpp``.
     """
-    sizes = torch.tensor([level.shape[2:] for level in levels], device=boxes.device)
-    starts = _first_rows(levels).to(boxes.device)
-    h, w = sizes[level_of].unbind(1)
+    h, w = torch.tensor([level.shape[2:] for level in levels], device=boxes.device)[level_of].unbind(1)
     scale = torch.tensor(scales, dtype=boxes.dtype, device=boxes.device)[level_of]
     x0, y0, x1, y1 = (boxes * scale[:, None] - (0.5 if aligned else 0.0)).unbind(1)
-    y = _axis(y0, y1, h, size, sampling_ratio, aligned=aligned)
-    x = _axis(x0, x1, w, size, sampling_ratio, aligned=aligned)
-    return _weighted_sums(levels, y, x, first_row=starts[level_of] + images * h * w, width=w, size=size)
+    smallest = 0.0 if aligned else 1.0
+    y, x = _Span(y0, (y1 - y0).clamp(min=smallest), h), _Span(x0, (x1 - x0).clamp(min=smallest), w)
+    table = torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in levels])
+    first_row = _first_rows(levels).to(boxes.device)[level_of] + images * h * w
+    orders, sums = [boxes.new_zeros(0, dtype=torch.int64)], [table.new_zeros(1, size * size * table.shape[1])]
+    for own, n_y, n_x in _by_samples(y, x, size, sampling_ratio):
+        orders.append(own)
+        cells = _weighted_sums(table, first_row[own], w[own], y.of(own).cells(size, n_y), x.of(own).cells(size, n_x))
+        sums.append(cells.reshape(len(own), -1))
+    order = torch.cat(orders)
+    places = torch.zeros_like(level_of)  # of RoIs without any sample: the row of zeros before all groups
+    places[order] = torch.arange(1, len(order) + 1, device=order.device)
+    pooled = torch.cat(sums)[places].reshape(len(boxes), size * size, -1)
+    return pooled.permute(0, 2, 1).reshape(len(boxes), -1, size, size)
 
 
-class _Axis(NamedTuple):
-    """Samples along one axis: ``samples`` (r,) per output cell; for each RoI, output cell and sample two cells of the map
-    and their weights, flat, ``positions`` int64 and ``weights``; the RoI's first is at ``offsets`` (r,)."""
+class _Span(NamedTuple):
+    """Where boxes lie along one axis of their maps: ``low``, ``extent`` and the map's ``length``, in cells, all (r,)."""
 
-    samples: Tensor
-    positions: Tensor
-    weights: Tensor
-    offsets: Tensor
+    low: Tensor
+    extent: Tensor
+    length: Tensor
 
+    def of(self, own: Tensor) -> _Span:
+        return _Span(self.low[own], self.extent[own], self.length[own])
 
-def _axis(low: Tensor, high: Tensor, length: Tensor, size: int, sampling_ratio: int, *, aligned: bool) -> _Axis:
-    extent = high - low if aligned else (high - low).clamp(min=1.0)
-    adaptive = (extent / size).ceil().long().clamp(min=0)
-    samples = adaptive if sampling_ratio == 0 else torch.full_like(length, sampling_ratio)
-    counts = samples * size
-    roi = torch.repeat_interleave(counts)
-    offsets = counts.cumsum(0) - counts
-    number = torch.arange(len(roi), device=low.device) - offsets[roi]
-    per_cell = samples[roi]
-    cell, sample = number // per_cell, number % per_cell
-    step = extent[roi] / size
-    at = low[roi] + cell * step + (sample + 0.5) * step / per_cell
-    return _Axis(samples, *_two_cells(at, length[roi], per_cell), offsets * 2)
+    def cells(self, size: int, n: int) -> tuple[Tensor, Tensor]:
+        """Which cells of the map each output cell is made of, and their shares, for ``n`` samples: (r, size, 2 * n) each.
 
-
-def _two_cells(at: Tensor, length: Tensor, per_cell: Tensor) -> tuple[Tensor, Tensor]:
-    """The cells beside each sample and their shares of the mean; outside (-1, length) a sample counts, but as zero."""
-    inside = (at >= -1) & (at <= length)
-    at = torch.minimum(at.clamp(min=0.0), (length - 1).to(at.dtype))
-    below = at.floor()
-    share = at - below
-    cells = torch.stack([below.long(), torch.minimum(below.long() + 1, length - 1)], dim=1).flatten()
-    weights = torch.stack([1 - share, share], dim=1) * (inside / per_cell)[:, None]
-    return cells, weights.flatten()
+        A sample outside (-1, length) counts, but as zero; one beyond the last centre is the last cell.
+        """
+        step, kind = self.extent[:, None, None] / size, {"device": self.low.device, "dtype": self.low.dtype}
+        cell, sample = torch.arange(size, **kind)[:, None], torch.arange(n, **kind)  # type: ignore[call-overload]
+        at = self.low[:, None, None] + cell * step + (sample + 0.5) * step / n
+        length = self.length[:, None, None]
+        inside = (at >= -1) & (at <= length)
+        at = torch.minimum(at.clamp(min=0.0), (length - 1).to(at.dtype))
+        below = at.long()
+        share = at - below
+        weights = torch.stack([1 - share, share], dim=-1) * (inside / n)[..., None]
+        return torch.stack([below, torch.minimum(below + 1, length - 1)], dim=-1).flatten(2), weights.flatten(2)
 
 
-def _weighted_sums(levels: Sequence[Tensor], y: _Axis, x: _Axis, first_row: Tensor, width: Tensor, size: int) -> Tensor:
-    n_rois, channels = len(first_row), levels[0].shape[1]
-    per_bag = 4 * y.samples * x.samples
-    bag = torch.repeat_interleave(per_bag.repeat_interleave(size * size))
-    roi, cell = bag // (size * size), bag % (size * size)
-    starts = (per_bag * size * size).cumsum(0) - per_bag * size * size
-    ends = starts[:, None] + per_bag[:, None] * torch.arange(size * size, device=bag.device)
-    number = torch.arange(len(bag), device=bag.device) - ends.flatten()[bag]
-    wide = 2 * x.samples[roi]
-    at_y = y.offsets[roi] + (cell // size) * 2 * y.samples[roi] + number // wide
-    at_x = x.offsets[roi] + (cell % size) * wide + number % wide
-    rows = first_row[roi] + y.positions[at_y] * width[roi] + x.positions[at_x]
-    weights = (y.weights[at_y] * x.weights[at_x]).to(levels[0].dtype)
-    table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in levels])
-    sums = functional.embedding_bag(rows, table, ends.flatten(), mode="sum", per_sample_weights=weights)
-    return sums.reshape(n_rois, size, size, channels).permute(0, 3, 1, 2).contiguous()
+def _by_samples(y: _Span, x: _Span, size: int, sampling_ratio: int) -> Iterator[tuple[Tensor, int, int]]:
+    """RoIs in groups that have the same number of samples along each axis; empty ones are left out."""
+    if sampling_ratio > 0:
+        yield torch.arange(len(y.low), device=y.low.device), sampling_ratio, sampling_ratio
+        return
+    samples = torch.stack([(span.extent / size).ceil().long() for span in (y, x)], dim=1)
+    kinds, kind_of = torch.unique(samples, dim=0, return_inverse=True)
+    for index, (n_y, n_x) in enumerate(kinds.tolist()):
+        if n_y > 0 and n_x > 0:
+            yield (kind_of == index).nonzero()[:, 0], n_y, n_x
+
+
+def _weighted_sums(table: Tensor, first_row: Tensor, width: Tensor, y: tuple[Tensor, Tensor], x: tuple[Tensor, Tensor]) -> Tensor:
+    """(r * size * size, c) from the rows (cells) of ``table``."""
+    starts = first_row[:, None, None] + y[0] * width[:, None, None]
+    rows = starts[:, :, None, :, None] + x[0][:, None, :, None]
+    weights = (y[1][:, :, None, :, None] * x[1][:, None, :, None]).to(table.dtype)
+    return functional.embedding_bag(
+        rows.flatten(0, 2).flatten(1), table, mode="sum", per_sample_weights=weights.flatten(0, 2).flatten(1)
+    )
 
 
 def _first_rows(levels: Sequence[Tensor]) -> Tensor:
