@@ -20,6 +20,7 @@ from segship.graph.passes.channels_last_tokens import channels_last_tokens
 from segship.graph.passes.hoist_pointwise import hoist_pointwise
 from segship.graph.passes.insert_qdq import insert_qdq
 from segship.graph.passes.legalise import legalise
+from segship.graph.passes.to_half import to_half
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """All stages, earliest first."""
@@ -50,10 +51,22 @@ def optimise(graph: Graph) -> Graph:
     return optimised
 
 
+def written(graph: Graph, plan: PrecisionPlan, ranges: Mapping[str, Range] | None = None) -> Graph:
+    """An optimised float32 graph with ``plan`` written into it; ``ranges`` are needed where it asks for INT8.
+
+    INT8 comes first: it is made from float32 weights and ranges, and half precision follows it (docs/decisions/0009).
+    """
+    steps = []
+    if "int8" in plan.precisions:
+        steps.append(Step("insert_qdq", "precision", lambda each: insert_qdq(each, ranges or {}, plan)))
+    if plan.precisions & {"fp16", "bf16"}:
+        steps.append(Step("to_half", "precision", lambda each: to_half(each, plan)))
+    return apply_steps(graph, steps)
+
+
 def quantised(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan, traits: Traits) -> Graph:
-    """An optimised graph with INT8 written into it by ``plan``, in the form that a backend of ``traits`` runs it."""
-    insert = Step("insert_qdq", "precision", lambda each: insert_qdq(each, ranges, plan))
-    return apply_steps(graph, (insert, Step("legalise", "legalise", lambda each: legalise(each, traits))))
+    """An optimised graph with ``plan`` written into it, in the form that a backend of ``traits`` runs it."""
+    return legalised(written(graph, plan, ranges), traits)
 
 
 def legalised(graph: Graph, traits: Traits) -> Graph:

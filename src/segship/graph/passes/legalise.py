@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from segship.core.backend import Traits
 from segship.core.errors import BuildFailed
@@ -74,12 +75,21 @@ def _drop_useless_pairs(graph: ir.Graph, traits: Traits) -> int:
     dropped = 0
     while useless := [pair for pair in _pairs(graph) if not _is_useful(pair, traits)]:
         for down, up in useless:
-            source = down.inputs[0]
-            assert source is not None
-            up.outputs[0].replace_all_uses_with(source)
+            up.outputs[0].replace_all_uses_with(_in_type_of(graph, down, up))
             graph.remove([up, down], safe=True)
         dropped += len(useless)
     return dropped
+
+
+def _in_type_of(graph: ir.Graph, down: ir.Node, up: ir.Node) -> ir.Value:
+    """What ``down`` quantises, in the floating-point type that ``up`` gives: a pair may also stand between two types."""
+    source, kind = down.inputs[0], up.outputs[0].dtype
+    assert source is not None
+    if source.dtype == kind or kind is None:
+        return source
+    cast = new_node("Cast", [source], f"{up.name}/type", dtype=kind, shape=source.shape, attributes={"to": kind.value})
+    graph.insert_before(down, cast)
+    return cast.outputs[0]
 
 
 def _is_useful(pair: tuple[ir.Node, ir.Node], traits: Traits) -> bool:
@@ -114,15 +124,21 @@ def _make_symmetric(graph: ir.Graph) -> int:
         assert zero_point is not None
         largest = max(int(zero_point), 255 - int(zero_point)) * float(scale)
         name = down.name or ""
-        values = [
-            constant(graph, f"{name}/symmetric_scale", np.array(largest / _SIGNED_LIMIT, np.float32)),
-            constant(graph, f"{name}/symmetric_zero_point", np.array(0, np.int8)),
-        ]
+        halves = [each for each in (scale.dtype, _content(up.inputs[1]).dtype) if each != np.float32]
+        rounded = np.array(largest / _SIGNED_LIMIT, *halves[:1])
+        zero = constant(graph, f"{name}/symmetric_zero_point", np.array(0, np.int8))
         for node in (down, up):
-            for index, value in enumerate(values, start=1):
-                node.replace_input_with(index, value)
-        down.outputs[0].dtype = ir.DataType.INT8
+            kind = _content(node.inputs[1]).dtype
+            node.replace_input_with(1, constant(graph, f"{name}/symmetric_scale/{kind.name}", rounded.astype(kind)))
+            node.replace_input_with(2, zero)
+        down.outputs[0].type = ir.TensorType(ir.DataType.INT8)  # a new one: clones share their type objects
     return len(pairs)
+
+
+def _content(value: ir.Value | None) -> NDArray[np.generic]:
+    content = constant_of(value)
+    assert content is not None
+    return content
 
 
 def _upsample_by_conv(graph: ir.Graph, traits: Traits) -> int:

@@ -49,7 +49,10 @@ def upsample_as_conv(graph: ir.Graph, node: ir.Node) -> None:
     graph.remove(node, safe=True)
     if not dequantise.outputs[0].uses():
         graph.remove(dequantise, safe=True)
-    _Shuffle(graph, conv, (height, width), channels).insert(_last_before_move(conv.outputs[0]))
+    unmoved = _until_move(conv.outputs[0])
+    for value in unmoved:
+        value.shape = None  # what was stated is the moved one's
+    _Shuffle(graph, conv, (height, width), channels).insert(unmoved[-1])
 
 
 def _pointwise(graph: ir.Graph, node: ir.Node, dequantise: ir.Node, content: NDArray[np.int8]) -> ir.Node:
@@ -59,7 +62,8 @@ def _pointwise(graph: ir.Graph, node: ir.Node, dequantise: ir.Node, content: NDA
     parts = [kernel, *(np.tile(_content(value), places) for value in dequantise.inputs[1:])]
     inputs = [constant(graph, f"{node.name}/blocks/{index}", part) for index, part in enumerate(parts)]
     name = f"{node.name}/blocks/dequantised"
-    weight = new_node("DequantizeLinear", inputs, name, dtype=ir.DataType.FLOAT, shape=kernel.shape, attributes={"axis": 0})
+    kind = dequantise.outputs[0].dtype
+    weight = new_node("DequantizeLinear", inputs, name, dtype=kind, shape=kernel.shape, attributes={"axis": 0})
     graph.insert_before(node, weight)
     operands = [node.inputs[0], weight.outputs[0]]
     if len(node.inputs) > 2 and node.inputs[2] is not None:
@@ -73,13 +77,14 @@ def _content(value: ir.Value | None) -> NDArray[np.generic]:
     return content
 
 
-def _last_before_move(value: ir.Value) -> ir.Value:
-    """The 8-bit form of ``value`` (behind its ReLU, if any) where all its readers take it from there, else itself."""
+def _until_move(value: ir.Value) -> list[ir.Value]:
+    """From ``value`` to its 8-bit form (behind its ReLU, if any), as long as all readers take it from there."""
     readers = value.consumers()
-    if [reader.op_type for reader in readers] in (["Relu"], ["QuantizeLinear"]):
-        behind = readers[0].outputs[0]
-        return behind if readers[0].op_type == "QuantizeLinear" else _last_before_move(behind)
-    return value
+    if [reader.op_type for reader in readers] == ["QuantizeLinear"]:
+        return [value, readers[0].outputs[0]]
+    if [reader.op_type for reader in readers] == ["Relu"]:
+        return [value, *_until_move(readers[0].outputs[0])]
+    return [value]
 
 
 class _Shuffle:
