@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import torch
 
-from segship.models import family, maskrcnn, panopticfcn, segformer, unet
+from segship.models import family, maskrcnn, panopticfcn, pointrend, segformer, unet
 from segship.models.family import Family, Model
 
-FAMILIES = cast(tuple[Family, ...], (unet, segformer, maskrcnn, panopticfcn))  # modules satisfy the protocol, mypy cannot see it
+# modules satisfy the protocol, mypy cannot see it
+FAMILIES = cast(tuple[Family, ...], (unet, segformer, pointrend, maskrcnn, panopticfcn))
 
 __all__ = ["FAMILIES", "Family", "Model", "build_module", "load_model"]
 

@@ -1,7 +1,7 @@
 """From a checkpoint file to plain tensors. Nothing in the file is executed.
 
 PyTorch files are read with ``torch.load(weights_only=True)``, an unpickler that knows tensors and plain containers and
-refuses everything else; safetensors files hold no code by design.
+refuses everything else; pickled numpy arrays likewise; safetensors files hold no code by design.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from segship.core.errors import BadCheckpoint
 from segship.core.files import file_sha256
+from segship.models import numpy_pickle
 
 Tensors = dict[str, torch.Tensor]
 
@@ -65,13 +66,14 @@ def shape_of(tensors: Tensors, key: str, n_axes: int) -> tuple[int, ...]:
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file, or a Hugging Face model folder.
+    """Read a ``.pth``, ``.pt``, ``.bin``, ``.pkl`` (detectron2) or ``.safetensors`` file, or a Hugging Face model folder.
 
     Raises :class:`BadCheckpoint` if it is missing, empty, truncated, of another format, or asks to run code.
     """
     path = Path(path)
     file = _weight_file(path)
-    content = _read_safetensors(file) if _is_safetensors(file) else _read_torch(file)
+    kind = _kind(file)
+    content = _READERS[kind](file)
     state, wrapper, meta = _unwrap(content, file)
     tensors = {key.removeprefix("module."): _plain(value) for key, value in state.items() if isinstance(value, torch.Tensor)}
     if not tensors:
@@ -82,7 +84,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     return Checkpoint(
         path=path,
         sha256=_sha256_of_all(file, config, preprocessor),
-        layout=f"{'safetensors' if _is_safetensors(file) else 'torch'}{f' ({wrapper})' if wrapper else ''}",
+        layout=f"{kind}{f' ({wrapper})' if wrapper else ''}",
         tensors=tensors,
         extras={key: value for key, value in state.items() if not isinstance(value, torch.Tensor)},
         meta=meta,
@@ -95,7 +97,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 def _weight_file(path: Path) -> Path:
     if not path.exists():
         raise BadCheckpoint(
-            f"no checkpoint at {path}: give the path of a .pth, .pt, .bin or .safetensors file, or a model folder"
+            f"no checkpoint at {path}: give the path of a .pth, .pt, .bin, .pkl or .safetensors file, or a model folder"
         )
     if path.is_file():
         if path.stat().st_size == 0:
@@ -109,8 +111,12 @@ def _weight_file(path: Path) -> Path:
     )
 
 
-def _is_safetensors(file: Path) -> bool:
-    return file.suffix == ".safetensors"
+def _kind(file: Path) -> str:
+    """The format: by the name, but for a ``.pkl`` that PyTorch wrote, which is a zip file."""
+    if file.suffix == ".pkl":
+        with file.open("rb") as stream:
+            return "torch" if stream.read(4) == b"PK\x03\x04" else "pickle"
+    return "safetensors" if file.suffix == ".safetensors" else "torch"
 
 
 def _read_safetensors(file: Path) -> dict[str, Any]:
@@ -130,9 +136,28 @@ def _read_torch(file: Path) -> dict[str, Any]:
         raise BadCheckpoint(
             f"{file} is no intact PyTorch file ({first_line or type(error).__name__}): download or copy it again"
         ) from error
+    return _checked_dict(content, file)
+
+
+def _read_pickle(file: Path) -> dict[str, Any]:
+    try:
+        content = numpy_pickle.load(file)
+    except numpy_pickle.CodeRefused as error:
+        raise BadCheckpoint(_code_refusal(file, str(error))) from error
+    except Exception as error:  # the unpickler raises UnpicklingError, EOFError, ValueError, KeyError, ... for broken files
+        raise BadCheckpoint(
+            f"{file} is no intact pickle of numpy arrays ({type(error).__name__}): download or copy it again"
+        ) from error
+    return _checked_dict(content, file)
+
+
+def _checked_dict(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadCheckpoint(f"{file} holds a {type(content).__name__}, expected a state dict: save model.state_dict() instead")
     return content
+
+
+_READERS = {"safetensors": _read_safetensors, "torch": _read_torch, "pickle": _read_pickle}
 
 
 def _refusal(file: Path, error: Exception) -> str:
@@ -141,11 +166,15 @@ def _refusal(file: Path, error: Exception) -> str:
     for marker in ("GLOBAL ", "Unsupported global: GLOBAL ", "Unsupported class "):
         if marker in text:
             wanted = text.rpartition(marker)[2].split()[0].rstrip(".,:")
-            return (
-                f"{file} asks to load the code object {wanted}, which a state dict never needs, so it was not read: "
-                "save model.state_dict() with the training code and give that file"
-            )
+            return _code_refusal(file, wanted)
     return f"{file} is no intact PyTorch file: download or copy it again, or save model.state_dict() to a new one"
+
+
+def _code_refusal(file: Path, wanted: str) -> str:
+    return (
+        f"{file} asks to load the code object {wanted}, which a state dict never needs, so it was not read: "
+        "save model.state_dict() with the training code and give that file"
+    )
 
 
 def _unwrap(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:

@@ -11,9 +11,13 @@ MakeNorm = Callable[[int], nn.Module]
 """From a number of channels to a normalisation layer."""
 
 
+MAX_GROUPS = 32
+"""Groups of detectron2 ``get_norm("GN")``."""
+
+
 def group_norm(channels: int) -> nn.Module:
-    """32 groups, or as many as there are channels in a narrow network (detectron2 ``get_norm("GN")`` has 32)."""
-    return nn.GroupNorm(min(32, channels), channels)
+    """:data:`MAX_GROUPS` groups, or as many as there are channels in a narrow network."""
+    return nn.GroupNorm(min(MAX_GROUPS, channels), channels)
 
 
 class ConvNorm(nn.Conv2d):
