@@ -45,6 +45,42 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
             "layer_norm_eps": 1e-6,
         },
     ),
+    "pointrend-basic": (
+        "pointrend",
+        {
+            "blocks": [1, 2, 1, 1],
+            "stem": 8,
+            "inner": [8, 12, 16, 16],
+            "widths": [8, 12, 16, 16],
+            "bottleneck": False,
+            "n_classes": 5,
+            "fpn_channels": 16,
+            "head_channels": 8,
+            "fc": [16, 12],
+            "coarse_pred_each_layer": True,
+            "stride_in_1x1": False,
+            "subdivision_steps": 2,
+            "subdivision_points": 8192,
+        },
+    ),
+    "pointrend-bottleneck": (
+        "pointrend",
+        {
+            "blocks": [1, 1, 2, 1],
+            "stem": 4,
+            "inner": [4, 5, 6, 7],
+            "widths": [10, 12, 14, 16],
+            "bottleneck": True,
+            "n_classes": 19,
+            "fpn_channels": 12,
+            "head_channels": 64,
+            "fc": [9],
+            "coarse_pred_each_layer": False,
+            "stride_in_1x1": True,
+            "subdivision_steps": 2,
+            "subdivision_points": 8192,
+        },
+    ),
 }
 """Test id to family and hyper-parameters."""
 

@@ -20,7 +20,10 @@ from segship.models.checkpoint import Checkpoint, read_checkpoint
 
 EVERY = pytest.mark.parametrize("name", list(NETWORKS))
 SEGFORMERS = pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("segformer")])
-ONE_OF_EACH = pytest.mark.parametrize("name", ["unet-transposed", "segformer-small"])
+ONE_OF_EACH = pytest.mark.parametrize("name", ["unet-transposed", "segformer-small", "pointrend-basic"])
+
+SIZES = {"unet": ((61, 90), (61, 90)), "segformer": ((61, 90), (16, 23)), "pointrend": ((64, 96), (64, 96))}
+"""Family to a height and width that its network takes, and those of its logits."""
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -44,10 +47,10 @@ def test_hyperparameters_come_back(name: str, tmp_path: Path) -> None:
 def test_forward_works_for_any_batch(name: str, tmp_path: Path) -> None:
     family, hyperparameters = NETWORKS[name]
     module = load_model(write(random_state(name), tmp_path / "a.pth")).module
-    images = torch.rand(3, hyperparameters.get("n_channels", 3), 61, 90, generator=torch.Generator().manual_seed(1))
+    size, output_size = SIZES[family]
+    images = torch.rand(3, hyperparameters.get("n_channels", 3), *size, generator=torch.Generator().manual_seed(1))
     together = module(images)
-    assert together.shape[:2] == (3, hyperparameters["n_classes"])
-    assert together.shape[2:] == ((61, 90) if family == "unet" else (16, 23))
+    assert together.shape == (3, hyperparameters["n_classes"], *output_size)
     for index in range(3):
         torch.testing.assert_close(together[index : index + 1], module(images[index : index + 1]), rtol=0, atol=1e-5)
 

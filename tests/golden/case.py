@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ class Case:
     @property
     def labels(self) -> np.ndarray:
         """The official label map (height, width)."""
-        return (self.arrays["mask"] if "mask" in self.arrays else self.arrays["labels"]).astype(np.uint16)
+        name = next(name for name in ("mask", "labels", "label_map") if name in self.arrays)
+        return self.arrays[name].astype(np.uint16)
 
     @property
     def margin(self) -> np.ndarray:
@@ -99,12 +101,7 @@ class Case:
 
     def write_checkpoint(self, folder: Path) -> Path:
         """The checkpoint file as the official code writes it."""
-        import torch
-
-        state = {key: torch.from_numpy(value) for key, value in state_dict(self.manifest).items()}
-        path = folder / f"{self.folder.name}.pth"
-        torch.save(_WRAPPERS[self.family](state, self.model), path)
-        return path
+        return _WRITERS[self.family](state_dict(self.manifest), self.model, folder / self.folder.name)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -112,9 +109,9 @@ class Case:
         return _FACTS[self.family](self.model)
 
 
-def cases(root: Path) -> Iterator[Case]:
-    """Every case of a family that the tests know, below ``root``."""
-    for family in DEFAULTS:
+def cases(root: Path, *families: str) -> Iterator[Case]:
+    """Every case of ``families`` (of all that the tests know, if none is named) below ``root``."""
+    for family in families or _WRITERS:
         for manifest in sorted((root / family).glob("*/manifest.json")):
             yield Case(manifest.parent)
 
@@ -132,18 +129,39 @@ def _found(pattern: str, text: str, default: float) -> float:
     return float(next(group for group in match.groups() if group)) if match else default
 
 
-def _flat_with_mask_values(state: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-    return {**state, "mask_values": list(range(max(2, model["n_classes"])))}
+def _write_flat_with_mask_values(state: dict[str, Any], model: dict[str, Any], path: Path) -> Path:
+    return _saved({**_tensors(state), "mask_values": list(range(max(2, model["n_classes"])))}, path)
 
 
-def _mmcv(state: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+def _write_mmcv(state: dict[str, Any], model: dict[str, Any], path: Path) -> Path:
     n = model["num_classes"]
     meta = {
         "CLASSES": tuple(f"class {i}" for i in range(n)),
         "PALETTE": [[i, 2 * i % 256, 255] for i in range(n)],
         "iter": 160000,
     }
-    return {"meta": meta, "state_dict": state, "optimizer": {"state": {}, "param_groups": []}}
+    return _saved({"meta": meta, "state_dict": _tensors(state), "optimizer": {"state": {}, "param_groups": []}}, path)
+
+
+def _write_detectron2(state: dict[str, Any], _model: dict[str, Any], path: Path) -> Path:
+    """A file of the model zoo: a plain pickle of numpy arrays."""
+    content = {"model": state, "__author__": "Detectron2 Model Zoo", "matching_heuristics": True}
+    path = path.with_suffix(".pkl")
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def _tensors(state: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    return {key: torch.from_numpy(value) for key, value in state.items()}
+
+
+def _saved(content: dict[str, Any], path: Path) -> Path:
+    import torch
+
+    torch.save(content, path.with_suffix(".pth"))
+    return path.with_suffix(".pth")
 
 
 def _unet_facts(model: dict[str, Any]) -> dict[str, Any]:
@@ -169,5 +187,25 @@ def _segformer_facts(model: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-_WRAPPERS = {"unet": _flat_with_mask_values, "segformer": _mmcv}
-_FACTS = {"unet": _unet_facts, "segformer": _segformer_facts}
+def _pointrend_facts(model: dict[str, Any]) -> dict[str, Any]:
+    changed = model["config_changes"]
+    facts: dict[str, Any] = {
+        "subdivision_steps": model["subdivision_steps"],
+        "subdivision_points": model["subdivision_num_points"],
+        "channels": model["input_format"].lower(),
+        "mean": tuple(model["pixel_mean_bgr"]),
+        "std": tuple(model["pixel_std"]),
+        "stride_in_1x1": model["backbone"]["stride_in_1x1"],
+    }
+    facts["resize"] = {
+        "type": "shortest_edge",
+        "short": changed["INPUT.MIN_SIZE_TEST"],
+        "long": changed["INPUT.MAX_SIZE_TEST"],
+        "kernel": "pil_bilinear",
+        "rounding": "detectron2",
+    }
+    return facts
+
+
+_WRITERS = {"unet": _write_flat_with_mask_values, "segformer": _write_mmcv, "pointrend": _write_detectron2}
+_FACTS = {"unet": _unet_facts, "segformer": _segformer_facts, "pointrend": _pointrend_facts}

@@ -10,6 +10,7 @@ are small; the margin as float16. ``outputs`` in the manifest says of each array
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,46 +22,57 @@ if __package__ in (None, ""):
 
 from golden.case import CASES, kept_part
 
-FAMILIES = ("unet", "segformer", "panopticfcn", "maskrcnn")
-DROPPED = ("resized", "prob", "sem_seg_s", "inst_boxes", "resized_u8", "masks_soft_first4", "det_boxes_net")
+FAMILIES = ("unet", "segformer", "pointrend", "panopticfcn", "maskrcnn")
+DROPPED = {
+    "unet": r"resized|prob",
+    "segformer": r"resized|prob",
+    "pointrend": r"step\d_fine_s|step\d_up_logits_s",
+    "panopticfcn": r"sem_seg_s|inst_boxes",
+    "maskrcnn": r"resized_u8|masks_soft_first4|det_boxes_net",
+}
 """Between image and input, between logits and labels, and what follows from others: no test compares them."""
 EXACT = ("input",)
-LARGEST_LOGITS, LARGEST_STAGE = 130_000, 40_000
-"""Bytes, before compression, that an array of logits, or of an inner stage, may have."""
-LARGEST_OF_MANY = 10_000
-"""The same for cases of dozens of arrays."""
+LARGEST = {
+    "unet": (130_000, 40_000),
+    "segformer": (130_000, 40_000),
+    "pointrend": (80_000, 12_000),
+    "panopticfcn": (10_000, 10_000),
+    "maskrcnn": (130_000, 40_000),
+}
+"""Bytes, before compression, that an array of logits, and one of an inner stage, may have: few where a case has dozens."""
 
 
 def compact(source: Path, target: Path) -> None:
     """One case, ``manifest.json`` and ``io.npz``, from the folder ``source`` to ``target``."""
     manifest = json.loads((source / "manifest.json").read_text())
     with np.load(source / "io.npz") as stored:
-        arrays = {name: stored[name] for name in stored.files if name not in DROPPED}
-    outputs = {name: text for name, text in manifest["outputs"].items() if name not in DROPPED}
-    many = len(arrays) > 30
+        arrays = {name: stored[name] for name in stored.files}
+    family, outputs = source.parent.name, dict(manifest["outputs"])
+    for name in [name for name in arrays if re.fullmatch(DROPPED[family], name)]:
+        del arrays[name], outputs[name]
     for name, array in arrays.items():
         if name == "margin":
             arrays[name] = np.minimum(array, np.float32(60000)).astype(np.float16)
-        elif array.dtype == np.float32 and name not in EXACT and array.ndim > (1 if many else 2):
-            largest = LARGEST_LOGITS if "logits" in name else LARGEST_STAGE
-            arrays[name], outputs[name] = thinned(array, outputs[name], LARGEST_OF_MANY if many else largest)
+        elif array.dtype == np.float32 and name not in EXACT and array.ndim > (1 if family == "panopticfcn" else 2):
+            is_logits = "logits" in name or name == "sem_seg_s"
+            axes = (2, 3) if array.ndim == 4 else (1, 2) if family == "pointrend" else (1,)
+            arrays[name], outputs[name] = thinned(array, axes, outputs[name], LARGEST[family][0 if is_logits else 1])
     target.mkdir(parents=True, exist_ok=True)
     (target / "manifest.json").write_text(dumped({**manifest, "outputs": outputs}))
     np.savez_compressed(target / "io.npz", **arrays)
 
 
-def thinned(array: np.ndarray, text: str, largest: int) -> tuple[np.ndarray, str]:
-    """The array with every 2nd, 4th, ... row and column (token), small enough, and its description."""
-    axes = (2, 3) if array.ndim == 4 else (1,)
+def thinned(array: np.ndarray, axes: tuple[int, ...], text: str, largest: int) -> tuple[np.ndarray, str]:
+    """The array with every 2nd, 4th, ... place along ``axes`` (rows and columns, or tokens), small enough, and its description."""
     step, part = 1, array
     while part.nbytes > largest and min(part.shape[axis] for axis in axes) > 2:
         step *= 2
         part = array[tuple(slice(None, None, step if axis in axes else 1) for axis in range(array.ndim))]
     if step == 1:
         return array, text
-    known = [each.step or 1 for each in kept_part(text)] + [1] * array.ndim
-    steps = [known[axis] * (step if axis in axes else 1) for axis in range(array.ndim)]
-    brackets = ", ".join(":" if each == 1 else f"::{each}" for each in steps)
+    known = (*kept_part(text), *[slice(None)] * array.ndim)[: array.ndim]
+    steps = [(each.step or 1) * (step if axis in axes else 1) for axis, each in enumerate(known)]
+    brackets = ", ".join(":" if each == 1 else f"{had.start or ''}::{each}" for had, each in zip(known, steps, strict=True))
     return np.ascontiguousarray(part), f"[{brackets}] of: {text.partition(' Stored as')[0]}"
 
 

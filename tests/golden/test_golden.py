@@ -20,7 +20,7 @@ from golden.compare import STAGES, recorded, wrong_input, wrong_labels, wrong_re
 
 BACKENDS = ("onnxruntime", "openvino")
 NAMED = os.environ.get("SEGSHIP_GOLDEN")
-FOUND = tuple(cases(Path(NAMED or CASES)))
+FOUND = tuple(cases(Path(NAMED or CASES), *STAGES))
 
 
 def one_of_each(kind: Callable[[Case], object]) -> tuple[Case, ...]:
@@ -66,7 +66,7 @@ def faults_of(case: Case, model: Any) -> list[str]:
 
 def test_there_are_cases() -> None:
     assert FOUND
-    assert {case.family for case in cases(CASES)} == set(STAGES)
+    assert {case.family for case in cases(CASES, *STAGES)} == set(STAGES)
 
 
 def test_torch(loaded: Loaded) -> None:
@@ -100,7 +100,7 @@ def engine_faults(loaded: Loaded, graph: Any, backend: str) -> list[str]:
 
 
 def first_case(family: str) -> Case:
-    return next(case for case in (*FOUND, *cases(CASES)) if case.family == family)
+    return next(case for case in (*FOUND, *cases(CASES, *STAGES)) if case.family == family)
 
 
 @pytest.mark.parametrize(

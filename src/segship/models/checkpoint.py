@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -55,7 +56,7 @@ class Checkpoint:
         return shape_of(self.tensors, key, n_axes)
 
 
-def shape_of(tensors: Tensors, key: str, n_axes: int) -> tuple[int, ...]:
+def shape_of(tensors: Mapping[str, torch.Tensor], key: str, n_axes: int) -> tuple[int, ...]:
     """Shape of ``tensors[key]``; raises :class:`BadCheckpoint` unless it is there and has ``n_axes`` axes."""
     if key not in tensors:
         raise BadCheckpoint(f"the checkpoint lacks {key}: give an unmodified checkpoint")

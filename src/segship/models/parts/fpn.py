@@ -28,9 +28,7 @@ class ResNetFPN(nn.Module):
             self.add_module(f"fpn_lateral{level}", ConvNorm(width, channels, 1))
             self.add_module(f"fpn_output{level}", ConvNorm(channels, channels, 3))
         if top == "convs":
-            self.top_block = nn.Module()
-            self.top_block.p6 = ConvNorm(channels, channels, 3, stride=2)
-            self.top_block.p7 = ConvNorm(channels, channels, 3, stride=2)
+            self.top_block = TopBlock(channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         stages = self.bottom_up(image)
@@ -47,5 +45,18 @@ class ResNetFPN(nn.Module):
             return []
         if self.top == "pool":
             return [functional.max_pool2d(p5, kernel_size=1, stride=2)]
-        p6 = self.top_block.p6(p5)
-        return [p6, self.top_block.p7(functional.relu(p6))]
+        levels: list[Tensor] = self.top_block(p5)
+        return levels
+
+
+class TopBlock(nn.Module):
+    """P5 to P6 and P7 (detectron2 ``LastLevelP6P7`` over P5)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.p6 = ConvNorm(channels, channels, 3, stride=2)
+        self.p7 = ConvNorm(channels, channels, 3, stride=2)
+
+    def forward(self, p5: Tensor) -> list[Tensor]:
+        p6 = self.p6(p5)
+        return [p6, self.p7(functional.relu(p6))]

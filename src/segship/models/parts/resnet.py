@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segship.core.errors import BadCheckpoint
-from segship.models.parts.layers import ConvNorm
+from segship.models.checkpoint import shape_of
+from segship.models.parts.layers import ConvNorm, MakeNorm
 
 FROM_TORCHVISION = (
     (r"^layer(\d)\.", lambda match: f"res{int(match[1]) + 1}."),
@@ -69,12 +69,13 @@ def rename_torchvision(key: str) -> str:
 
 
 def resnet_shape(tensors: Mapping[str, Tensor], prefix: str) -> ResNetShape:
-    """Read the shape from tensors under our names; raises :class:`BadCheckpoint` when a part is missing."""
+    """Read the shape from tensors under our names.
 
-    def channels(key: str, axis: int = 0) -> int:
-        if f"{prefix}{key}" not in tensors:
-            raise BadCheckpoint(f"the checkpoint lacks {prefix}{key}: give an unmodified checkpoint of a ResNet-FPN model")
-        return int(tensors[f"{prefix}{key}"].shape[axis])
+    Raises :class:`segship.core.errors.BadCheckpoint` when a part is missing or no kernel.
+    """
+
+    def channels(key: str) -> int:
+        return shape_of(tensors, f"{prefix}{key}", 4)[0]
 
     stages = (2, 3, 4, 5)
     bottleneck = f"{prefix}res2.0.conv3.weight" in tensors
@@ -103,11 +104,10 @@ class ResNet(nn.Module):
     def __init__(self, shape: ResNetShape, *, stride_in_1x1: bool, eps: float = 1e-5) -> None:
         super().__init__()
         norm = partial(nn.BatchNorm2d, eps=eps)
-        self.stem = nn.Module()
-        self.stem.conv1 = ConvNorm(3, shape.stem, 7, stride=2, norm=norm, relu=True)
+        self.stem = Stem(shape.stem, norm)
         c_in = shape.stem
         for index, n_blocks in enumerate(shape.blocks):
-            blocks = []
+            blocks: list[nn.Module] = []
             for block in range(n_blocks):
                 stride = 2 if index > 0 and block == 0 else 1
                 inner, width = shape.inner[index], shape.widths[index]
@@ -119,18 +119,29 @@ class ResNet(nn.Module):
             self.add_module(f"res{index + 2}", nn.Sequential(*blocks))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = functional.max_pool2d(self.stem.conv1(image), kernel_size=3, stride=2, padding=1)
+        x = self.stem(image)
         stages = []
-        for stage in (self.res2, self.res3, self.res4, self.res5):
-            x = stage(x)
+        for stage in (2, 3, 4, 5):
+            x = self.get_submodule(f"res{stage}")(x)
             stages.append(x)
         return stages
+
+
+class Stem(nn.Module):
+    """7x7 convolution and 3x3 max pooling, both of stride 2: (n, 3, h, w) to (n, c_out, h / 4, w / 4)."""
+
+    def __init__(self, c_out: int, norm: MakeNorm) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(3, c_out, 7, stride=2, norm=norm, relu=True)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return functional.max_pool2d(self.conv1(image), kernel_size=3, stride=2, padding=1)
 
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 with a shortcut."""
 
-    def __init__(self, c_in: int, inner: int, c_out: int, *, stride: int, stride_in_1x1: bool, norm: Any) -> None:
+    def __init__(self, c_in: int, inner: int, c_out: int, *, stride: int, stride_in_1x1: bool, norm: MakeNorm) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = ConvNorm(c_in, inner, 1, stride=first, norm=norm, relu=True)
@@ -146,7 +157,7 @@ class Bottleneck(nn.Module):
 class Basic(nn.Module):
     """3x3, 3x3 with a shortcut (ResNet-18 and -34)."""
 
-    def __init__(self, c_in: int, c_out: int, *, stride: int, norm: Any) -> None:
+    def __init__(self, c_in: int, c_out: int, *, stride: int, norm: MakeNorm) -> None:
         super().__init__()
         self.conv1 = ConvNorm(c_in, c_out, 3, stride=stride, norm=norm, relu=True)
         self.conv2 = ConvNorm(c_out, c_out, 3, norm=norm)
@@ -157,5 +168,5 @@ class Basic(nn.Module):
         return functional.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-def _shortcut(c_in: int, c_out: int, stride: int, norm: Any) -> nn.Module | None:
+def _shortcut(c_in: int, c_out: int, stride: int, norm: MakeNorm) -> nn.Module | None:
     return ConvNorm(c_in, c_out, 1, stride=stride, norm=norm) if stride != 1 or c_in != c_out else None

@@ -19,10 +19,9 @@ from segship.models.parts.semantic_fpn import SemanticFPN
 
 
 class PointRend(nn.Module):
-    """(n, 3, h, w) to logits (n, n_classes, h, w), h and w multiples of 32 (of 4 at least; else the output is larger).
+    """(n, 3, h, w), multiples of 32, to logits (n, n_classes, h, w).
 
-    Two ``subdivision_steps``, as published, bring the coarse logits from stride 4 to stride 1; with ``s`` of them the output
-    has h / 4 * 2 ** s rows.
+    That is with two ``subdivision_steps``, as published; each of them doubles the coarse logits, (n, n_classes, h/4, w/4).
 
     ``fc``: channels of the point head's layers. ``stride_in_1x1``: see :class:`ResNet`.
     """
@@ -42,18 +41,28 @@ class PointRend(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = ResNetFPN(ResNet(shape, stride_in_1x1=stride_in_1x1), shape.widths, fpn_channels, "none")
-        self.sem_seg_head = nn.Module()
-        self.sem_seg_head.coarse_sem_seg_head = CoarseHead(fpn_channels, head_channels, n_classes)
-        self.sem_seg_head.point_head = PointHead(fpn_channels, n_classes, fc, coarse_pred_each_layer=coarse_pred_each_layer)
-        self.subdivision = Subdivision(subdivision_points)
-        self.subdivision_steps = subdivision_steps
+        coarse = CoarseHead(fpn_channels, head_channels, n_classes)
+        point_head = PointHead(fpn_channels, n_classes, fc, coarse_pred_each_layer=coarse_pred_each_layer)
+        self.sem_seg_head = PointRendHead(coarse, point_head, Subdivision(subdivision_points), subdivision_steps)
 
     def forward(self, image: Tensor) -> Tensor:
-        levels = self.backbone(image)
-        coarse = self.sem_seg_head.coarse_sem_seg_head(levels)
+        logits: Tensor = self.sem_seg_head(self.backbone(image))
+        return logits
+
+
+class PointRendHead(nn.Module):
+    """P2 ... P5 to logits at twice P2's size in every step."""
+
+    def __init__(self, coarse: CoarseHead, point_head: PointHead, subdivision: Subdivision, steps: int) -> None:
+        super().__init__()
+        self.coarse_sem_seg_head, self.point_head = coarse, point_head
+        self.subdivision, self.steps = subdivision, steps
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        coarse = self.coarse_sem_seg_head(levels)
         logits: Tensor = coarse
-        for _ in range(self.subdivision_steps):
-            logits = self.subdivision(logits, coarse, levels[0], self.sem_seg_head.point_head)
+        for _ in range(self.steps):
+            logits = self.subdivision(logits, coarse, levels[0], self.point_head)
         return logits
 
 
@@ -109,8 +118,8 @@ class Subdivision(nn.Module):
     def forward(self, logits: Tensor, coarse: Tensor, fine: Tensor, point_head: nn.Module) -> Tensor:
         logits = functional.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
         n, c, h, w = logits.shape
-        # sym_min: sizes are symbolic while exporting with free sizes. Which order the points have changes nothing.
-        points = torch.topk(uncertainty(logits).flatten(1), torch.sym_min(self.n_points, h * w), dim=1, sorted=False).indices
+        n_points: int = torch.sym_min(self.n_points, h * w)  # type: ignore[no-untyped-call]  # sizes are symbols in an export
+        points = torch.topk(uncertainty(logits).flatten(1), n_points, dim=1, sorted=False).indices  # their order plays no part
         where = grid_centres(points, h, w)
         refined = point_head(point_sample(fine, where), point_sample(coarse, where))
         index = points[:, None].expand(-1, c, -1)
@@ -123,7 +132,7 @@ def uncertainty(logits: Tensor) -> Tensor:
     One pass over the classes with two running maxima gives exactly what ``topk(2, dim=1)`` does, which runtimes implement
     with strided reads and a heap for each pixel; this is a chain of elementwise operators that they fuse.
     """
-    first, *others = logits.split(1, dim=1)
+    first, *others = logits.chunk(logits.shape[1], dim=1)
     best, second = first, torch.full_like(first, -torch.inf)
     for each in others:
         second = torch.maximum(second, torch.minimum(best, each))
