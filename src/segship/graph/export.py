@@ -135,7 +135,7 @@ def check_export(
     rng = np.random.default_rng(0)
     session = open_session(graph)
     worst = 0.0
-    for batch, size in _trial_shapes(graph.signature.input_size):
+    for batch, size in _trial_shapes(graph.signature.input_size, graph.spec.image.divisor):
         feeds: dict[str, Array] = {
             "image": rng.standard_normal((batch, int(graph.signature.inputs[0].shape[1]), *size), dtype=np.float32)
         }
@@ -171,7 +171,11 @@ def dense_difference(expected: Mapping[str, Array], found: Mapping[str, Array], 
     return worst
 
 
-def _trial_shapes(input_size: Size | None) -> list[tuple[int, Size]]:
+def _trial_shapes(input_size: Size | None, divisor: int) -> list[tuple[int, Size]]:
     if input_size:
         return [(2, input_size), (1, input_size)]
-    return [(2, (96, 128)), (1, (101, 75))]
+
+    def whole(side: int) -> int:
+        return -(-side // divisor) * divisor
+
+    return [(2, (whole(96), whole(128))), (1, (whole(101), whole(75)))]
