@@ -63,7 +63,7 @@ def compact(source: Path, target: Path) -> None:
 
 
 def thinned(array: np.ndarray, axes: tuple[int, ...], text: str, largest: int) -> tuple[np.ndarray, str]:
-    """The array with every 2nd, 4th, ... place along ``axes`` (rows and columns, or tokens), small enough, and its description."""
+    """The array with every 2nd, 4th, ... place along ``axes`` (rows and columns, or tokens), and its description."""
     step, part = 1, array
     while part.nbytes > largest and min(part.shape[axis] for axis in axes) > 2:
         step *= 2

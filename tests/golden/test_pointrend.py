@@ -92,7 +92,10 @@ def run(model: Any, image: np.ndarray) -> Run:
         result.points.append(points[0].numpy())
         return right(points, h, w)
 
-    handles = [module.sem_seg_head.subdivision.register_forward_hook(lambda *call: result.logits.append(call[2][0].numpy().copy()))]
+    def keep_logits(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        result.logits.append(output[0].numpy().copy())
+
+    handles = [module.sem_seg_head.subdivision.register_forward_hook(keep_logits)]
     for name, (path, index) in STAGES.items():
         handles.append(module.get_submodule(path).register_forward_hook(_keep(result.stages, name, index)))
     with pytest.MonkeyPatch.context() as patch:
