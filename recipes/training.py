@@ -219,7 +219,14 @@ def scores(counts: Tensor) -> tuple[float, list[float]]:
     return float(each.mean()), [round(float(value), 2) for value in each]
 
 
-def train(net: nn.Module, data: Pictures, val: Pictures, settings: Settings, prepare: Prepare) -> tuple[nn.Module, Log]:
+def train(
+    net: nn.Module,
+    data: Pictures,
+    val: Pictures,
+    settings: Settings,
+    prepare: Prepare,
+    make_loss: Callable[[Any, Settings, Prepare, Tensor], Callable[[Tensor, Tensor], Tensor]] = objective,
+) -> tuple[nn.Module, Log]:
     """Train in place; returns the averaged network of the best epoch by validation mIoU, in eval mode, and the log."""
     device = data.images.device
     generator = torch.Generator(device).manual_seed(settings.seed)
@@ -227,7 +234,7 @@ def train(net: nn.Module, data: Pictures, val: Pictures, settings: Settings, pre
     per_epoch = len(data) // settings.batch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_cosine(per_epoch * settings.epochs, settings.warmup))
     average, log = Average(net, settings.average), Log()
-    loss_of = objective(net, settings, prepare, class_weights(data.labels, settings))
+    loss_of = make_loss(net, settings, prepare, class_weights(data.labels, settings))
     best, start = copy.deepcopy(average.net), time.perf_counter()
     pace = max(1, settings.epochs // settings.evaluations)
     for epoch in range(1, settings.epochs + 1):
