@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from recipes.panoptic_losses import losses, truth_of
 from recipes.streets import FIRST_TRAINING_SEED, TEST, VAL
-from recipes.training import IGNORE, Average, Pictures, Settings, augment, half_kernels
+from recipes.training import IGNORE, Average, Pictures, Settings, augment, half_kernels, on_gpu
 from torch import Tensor, nn
 
 from segship.core.image import frame
@@ -136,7 +136,7 @@ def batches(data: Pictures, plan: Plan) -> Iterator[tuple[Tensor, Tensor]]:
     settings = Settings(classes=len(CLASSES), epochs=1, batch=plan.batch, crop=half, zoom=(0.85, 1.7), nominal=nominal)
     while True:
         order = torch.randperm(len(data), generator=generator, device=device)
-        for picks in order.split(plan.batch):
+        for picks in torch.split(order, plan.batch):
             if len(picks) == plan.batch:
                 images, labels = augment(data, picks, settings, generator)
                 yield prepare(images, plan.side), labels
@@ -147,7 +147,7 @@ def rate_at(progress: float) -> float:
     return min(1.0, progress / 0.04 + 0.01) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def train(net: PanopticFCN, data: Pictures, plan: Plan) -> tuple[PanopticFCN, dict[str, Any]]:
+def train(net: PanopticFCN, data: Pictures, plan: Plan) -> tuple[nn.Module, dict[str, Any]]:
     """Train in place; returns the averaged network, in eval mode, and what happened."""
     device = data.images.device
     matrices, others = ([p for p in net.parameters() if (p.ndim > 1) == many] for many in (True, False))
@@ -227,7 +227,7 @@ def facts_of(side: int, **rules: Any) -> dict[str, Any]:
     }
 
 
-def save(net: PanopticFCN, out: Path, facts: dict[str, Any]) -> Path:
+def save(net: nn.Module, out: Path, facts: dict[str, Any]) -> Path:
     """The checkpoint in the official layout, and the facts beside it."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "scenes-panopticfcn.pth"
@@ -236,7 +236,7 @@ def save(net: PanopticFCN, out: Path, facts: dict[str, Any]) -> Path:
     return path
 
 
-def half_weights(net: PanopticFCN) -> dict[str, Tensor]:
+def half_weights(net: nn.Module) -> dict[str, Tensor]:
     """Official names; kernels in float16."""
     return {name: tensor.contiguous() for name, tensor in official(half_kernels(net)).items()}
 
@@ -267,7 +267,7 @@ def main() -> None:
 
     net = PanopticFCN(NETWORK)
     initialise(net)
-    net = net.to(device, memory_format=torch.channels_last).train()
+    net = (on_gpu(net) if device.type == "cuda" else net).train()
     plan = Plan(options.steps, 60 * options.minutes, options.batch, options.input, options.rate, options.seed)
     best, happened = train(net, data, plan)
 
