@@ -136,6 +136,7 @@ def test_fewer_steps_are_resized_before_the_padding_is_cut(steps: int, basic: di
     [
         ("point_head.fc1.weight", (16, 37, 1), "POINT_HEAD.IN_FEATURES p2"),
         ("coarse_sem_seg_head.predictor.weight", (5, 40, 1, 1), "groups"),
+        ("coarse_sem_seg_head.predictor.weight", (1, 8, 1, 1), "one class"),
         ("point_head.predictor.weight", (4, 17, 1), "misshapen"),
         ("point_head.predictor.weight", (5, 13, 1), "misshapen"),
     ],

@@ -102,6 +102,8 @@ def _head_shapes(checkpoint: Checkpoint) -> dict[str, Any]:
     """Hyper-parameters of FPN, coarse head and point head."""
     fpn_channels = checkpoint.shape("backbone.fpn_lateral2.weight", 4)[0]
     n_classes, head_channels = checkpoint.shape(f"{_COARSE}.predictor.weight", 4)[:2]
+    if n_classes < 2:
+        raise BadCheckpoint(f"{checkpoint.path} has one class: PointRend compares the best two, give a checkpoint with more")
     n_fc = max(0, count(checkpoint.tensors, r"sem_seg_head\.point_head\.fc(\d+)\.") - 1)  # counted from fc1
     layers = [checkpoint.shape(f"{_POINT}.fc{index}.weight", 3) for index in range(1, n_fc + 1)]
     layers.append(checkpoint.shape(f"{_POINT}.predictor.weight", 3))

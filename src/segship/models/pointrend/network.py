@@ -132,8 +132,8 @@ def uncertainty(logits: Tensor) -> Tensor:
     One pass over the classes with two running maxima gives exactly what ``topk(2, dim=1)`` does, which runtimes implement
     with strided reads and a heap for each pixel; this is a chain of elementwise operators that they fuse.
     """
-    first, *others = logits.chunk(logits.shape[1], dim=1)
-    best, second = first, torch.full_like(first, -torch.inf)
+    first, other, *others = logits.chunk(logits.shape[1], dim=1)
+    best, second = torch.maximum(first, other), torch.minimum(first, other)
     for each in others:
         second = torch.maximum(second, torch.minimum(best, each))
         best = torch.maximum(best, each)
