@@ -125,29 +125,15 @@ def _beside_model(
     facts: Mapping[str, Any],
     progress: Progress,
 ) -> list[Verdict]:
-    from segship.pipeline import load_model
+    from segship.pipeline import check_made_of, load_model
 
     spec = candidate.spec
     model = load_model(against, **facts)
-    if model.spec.checkpoint.sha256 != spec.checkpoint.sha256:
-        raise BadArgument(
-            f"{against} is not the checkpoint that {candidate.engine.path} was made of ({spec.checkpoint.name}): give that one"
-        )
-    if model.spec.hyperparameters != spec.hyperparameters:
-        raise BadArgument(
-            f"{against} is read with other facts than {candidate.engine.path} was made with "
-            f"({_differing(model.spec.hyperparameters, spec.hyperparameters)}): state the same ones with --fact"
-        )
+    check_made_of(candidate.engine, model, against)
     model = model.with_spec(spec)
     dataset = for_model(open_dataset(data, spec.task), spec)
     judge = Judge(model, dataset, dataset.samples, max_drop, progress)
     return list(judge.verdicts(candidate, name_of(candidate), candidate.engine.manifest.precision))
-
-
-def _differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {found.get(name)} instead of {value}" for name, value in expected.items() if found.get(name) != value
-    )
 
 
 def name_of(candidate: EnginePredictor) -> str:

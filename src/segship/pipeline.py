@@ -156,6 +156,23 @@ def build(graph: Graph, backend: str, path: Path | str, *, calibration: Calibrat
     return create_engine(Path(path), manifest, lambda directory: module.build(graph, directory))
 
 
+def check_made_of(engine: Engine, model: ModelPredictor, checkpoint: Path | str) -> None:
+    """Raise :class:`BadArgument` unless ``engine`` was made of this checkpoint, read with the same facts."""
+    spec = engine.manifest.spec
+    if model.spec.checkpoint.sha256 != spec.checkpoint.sha256:
+        raise BadArgument(
+            f"{checkpoint} is not the checkpoint that {engine.path} was made of ({spec.checkpoint.name}): give that one"
+        )
+    found, expected = model.spec.hyperparameters, spec.hyperparameters
+    differing = ", ".join(
+        f"{name} {found.get(name)} instead of {value}" for name, value in expected.items() if found.get(name) != value
+    )
+    if differing:
+        raise BadArgument(
+            f"{checkpoint} is read with other facts than {engine.path} was made with ({differing}): state the same with --fact"
+        )
+
+
 def build_reference(model: ModelPredictor, path: Path | str) -> Engine:
     """An engine directory that runs the PyTorch model itself in FP32, without its checkpoint: for comparisons elsewhere."""
     manifest = _manifest(model.spec, model.signature, reference.NAME)

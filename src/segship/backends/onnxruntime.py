@@ -33,7 +33,8 @@ TRAITS = Traits(
     quantised_conv_output=True,
 )
 
-_MODEL = "model.onnx"
+MODEL = "model.onnx"
+"""The optimised graph, in the engine's directory of network files."""
 
 _INTEGER_KERNELS = {
     "QLinearConv": "Conv",
@@ -78,14 +79,14 @@ def build(source: Graph, into: Path) -> Built:
     import onnxruntime
 
     options = _session_options(available_threads())
-    options.optimized_model_filepath = str(into / _MODEL)
+    options.optimized_model_filepath = str(into / MODEL)
     try:
         onnxruntime.InferenceSession(source.to_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the binding raises its own types and RuntimeError
         raise BuildFailed(f"ONNX Runtime cannot compile the graph: {error}") from error
     import onnx_ir
 
-    optimised = onnx_ir.load(into / _MODEL)
+    optimised = onnx_ir.load(into / MODEL)
     return Built(
         options={"graph_optimization_level": "ORT_ENABLE_ALL, applied at the build"},
         version=version(),
@@ -117,7 +118,7 @@ def _session_options(threads: int) -> Any:
 
 def load(directory: Path, signature: Signature, *, threads: int | None = None) -> OnnxRuntimeSession:
     """Open what :func:`build` left in ``directory``."""
-    return OnnxRuntimeSession((directory / _MODEL).read_bytes(), signature, threads or available_threads(), optimised=True)
+    return OnnxRuntimeSession((directory / MODEL).read_bytes(), signature, threads or available_threads(), optimised=True)
 
 
 class OnnxRuntimeSession:

@@ -27,7 +27,8 @@ TRAITS = Traits(
     argmax="TopK",
 )
 
-_MODEL = "model.xml"
+MODEL = "model.xml"
+"""The network in OpenVINO's own format, in the engine's directory of network files."""
 
 _WEIGHTED_LAYERS = ("Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected")
 _PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
@@ -54,18 +55,18 @@ def build(source: Graph, into: Path) -> Built:
     import openvino
 
     try:
-        openvino.save_model(openvino.Core().read_model(source.to_bytes()), into / _MODEL, compress_to_fp16=False)
+        openvino.save_model(openvino.Core().read_model(source.to_bytes()), into / MODEL, compress_to_fp16=False)
         session = load(into, source.signature)
     except RuntimeError as error:
         raise BuildFailed(f"OpenVINO cannot compile the graph: {error}") from error
     return Built(
-        options={name: str(value) for name, value in _properties(0).items() if name != "INFERENCE_NUM_THREADS"},
+        options={name: str(value) for name, value in properties(0).items() if name != "INFERENCE_NUM_THREADS"},
         version=version(),
         precision=compare_precisions(source.asked(), _layers(session.compiled)),
     )
 
 
-def _properties(threads: int) -> dict[str, Any]:
+def properties(threads: int) -> dict[str, Any]:
     """LATENCY uses all cores for one request; precision f32 stops a silent BF16 on processors that have it."""
     return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
 
@@ -89,7 +90,7 @@ def _text(info: Any, key: str) -> str:
 
 def load(directory: Path, signature: Signature, *, threads: int | None = None) -> OpenVinoSession:
     """Open what :func:`build` left in ``directory``."""
-    return OpenVinoSession(directory / _MODEL, signature, threads or available_threads())
+    return OpenVinoSession(directory / MODEL, signature, threads or available_threads())
 
 
 class OpenVinoSession:
@@ -118,7 +119,7 @@ class OpenVinoSession:
                 model = openvino.Core().read_model(self._file)
                 if key is not None:
                     model.reshape({self.inputs[0].name: [key, *self.inputs[0].shape[1:]]})
-                self._compiled[key] = openvino.Core().compile_model(model, "CPU", _properties(self._threads))
+                self._compiled[key] = openvino.Core().compile_model(model, "CPU", properties(self._threads))
             except RuntimeError as error:
                 raise BadEngine(f"OpenVINO cannot open {self._file} ({error}): build the engine again") from error
             self._requests[key] = self._compiled[key].create_infer_request()

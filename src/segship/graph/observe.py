@@ -22,6 +22,12 @@ SAMPLES = 1 << 15
 """About how many values of each tensor and image are sampled; extremes are exact, whatever is sampled."""
 
 
+def tensors_graph(graph: Graph, tensors: Sequence[str]) -> Graph:
+    """A graph whose outputs are the tensors themselves, under their own names; only what they need is computed."""
+    model = graph.ir.clone()
+    return _with_outputs(graph, model, _values(model, tensors))
+
+
 def shapes_graph(graph: Graph, tensors: Sequence[str]) -> Graph:
     """A graph whose outputs ``0/shape``, ``1/shape``, ... are the tensors' shapes (int64), in the order of ``tensors``."""
     model = graph.ir.clone()
