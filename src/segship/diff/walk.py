@@ -1,0 +1,126 @@
+"""Walk an engine's tensors in the graph's order: which step goes wrong by itself, which only carries an error on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from segship.core.backend import Array, Feeds
+from segship.core.graph import Graph
+from segship.core.progress import Progress, silent
+from segship.diff.inner import Inner
+from segship.diff.measure import SHARE_LIMIT, relative_error
+from segship.diff.segment import Segment, forced_feeds, forced_graph, nodes_between, run_graph, values_of
+from segship.graph.observe import shapes_graph, tensors_graph
+from segship.graph.passes.edit import module_path
+
+MEMORY = 1 << 28
+"""Bytes of the engine's tensors that are held at a time; the graph's take as much again, twice."""
+
+State = Literal["agrees", "carries", "diverges"]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One compared tensor.
+
+    ``error``: relative error beside the same tensor of the graph from the same image; ``own``: beside what the graph gives
+    for the engine's own inputs of this step. ``state``: ``carries`` is an error that an earlier step made.
+    """
+
+    path: str
+    op: str
+    tensor: str
+    shape: tuple[int, ...]
+    error: float
+    own: float
+    state: State
+
+
+@dataclass
+class Walk:
+    """What a walk has found: all steps up to the end of the part where the first one diverged; ``first`` is that step."""
+
+    steps: list[Step] = field(default_factory=list)
+    first: Segment | None = None
+    hidden: int = 0
+    """Tensors that the engine holds in a form of its own, which cannot be compared."""
+
+
+def walk(graph: Graph, inner: Inner, feeds: Feeds, *, limit: float, progress: Progress = silent) -> Walk:
+    """Compare part by part, each as large as the memory allows, and stop behind the first part with a step above ``limit``."""
+    shapes = _shapes(graph, list(inner.held), feeds)
+    result = Walk()
+    done = 0
+    for names in _parts(shapes):
+        progress("compare tensors", done, len(shapes))
+        _compare(result, graph, inner, feeds, names, shapes, limit)
+        done += len(names)
+        if result.first is not None:
+            break
+    progress("compare tensors", done, len(shapes))
+    return result
+
+
+def _shapes(graph: Graph, names: Sequence[str], feeds: Feeds) -> dict[str, tuple[int, ...]]:
+    found = run_graph(shapes_graph(graph, names), feeds)
+    return {name: tuple(int(side) for side in found[f"{index}/shape"]) for index, name in enumerate(names)}
+
+
+def _parts(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[str]]:
+    part: list[str] = []
+    held = 0
+    for name, shape in shapes.items():
+        size = 4 * math.prod(shape)
+        if part and held + size > MEMORY:
+            yield part
+            part, held = [], 0
+        part.append(name)
+        held += size
+    if part:
+        yield part
+
+
+def _compare(
+    result: Walk,
+    graph: Graph,
+    inner: Inner,
+    feeds: Feeds,
+    names: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    limit: float,
+) -> None:
+    values = values_of(graph.ir.graph)
+    reads = {name: nodes_between(graph.ir.graph, values[name], inner.held)[1] for name in names}
+    needed = list(dict.fromkeys([*(each for name in names for each in reads[name]), *names]))
+    engine = {name: np.ascontiguousarray(array) for name, array in inner.run(feeds, needed).items()}
+    foreign = {name for name in needed if engine[name].shape != shapes[name]}
+    usable = {name: array for name, array in engine.items() if name not in foreign}
+    reads = {name: nodes_between(graph.ir.graph, values[name], usable)[1] for name in names}
+    computed = [name for name in names if values[name].producer() is not None]
+    clean = run_graph(tensors_graph(graph, computed), feeds)
+    forced = {name: usable[name] for name in dict.fromkeys(each for name in names for each in reads[name])}
+    own = run_graph(tensors_graph(forced_graph(graph, forced), computed), forced_feeds(feeds, forced))
+    for name in names:
+        expected = own[name] if name in own else feeds[name]
+        if name in foreign and inner.held[name].scale is not None:
+            result.hidden += 1  # blocks of a transposed convolution, say
+            continue
+        step = _step(graph, name, engine[name], clean.get(name, expected), expected, limit)
+        result.steps.append(step)
+        if step.state == "diverges" and result.first is None:
+            inputs = {each: forced[each] for each in reads[name]}
+            result.first = Segment(graph, name, feeds, inputs, engine[name], expected)
+
+
+def _step(graph: Graph, name: str, found: Array, clean: Array, expected: Array, limit: float) -> Step:
+    node = values_of(graph.ir.graph)[name].producer()
+    limit = limit if np.issubdtype(expected.dtype, np.floating) else SHARE_LIMIT
+    error, own = relative_error(found, clean), relative_error(found, expected)
+    state: State = "diverges" if not own <= limit else "agrees" if error <= limit else "carries"
+    path, op = (module_path(node), node.op_type) if node is not None else ("", "input")
+    return Step(path or name, op, name, found.shape, error, own, state)
