@@ -230,9 +230,9 @@ def train(
     """Train in place; returns the averaged network of the best epoch by validation mIoU, in eval mode, and the log."""
     device = data.images.device
     generator = torch.Generator(device).manual_seed(settings.seed)
-    optimiser = torch.optim.AdamW(_groups(net, settings.decay), lr=settings.rate, fused=True)
+    optimiser = torch.optim.AdamW(parameter_groups(net, settings.decay), lr=settings.rate, fused=True)
     per_epoch = len(data) // settings.batch
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_cosine(per_epoch * settings.epochs, settings.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warm_cosine(per_epoch * settings.epochs, settings.warmup))
     average, log = Average(net, settings.average), Log()
     loss_of = make_loss(net, settings, prepare, class_weights(data.labels, settings))
     best, start = copy.deepcopy(average.net), time.perf_counter()
@@ -263,14 +263,14 @@ def train(
     return best, log
 
 
-def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
+def parameter_groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices and kernels only, not for biases and norms."""
     matrices = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def _warm_cosine(steps: int, warmup: float) -> Callable[[int], float]:
+def warm_cosine(steps: int, warmup: float) -> Callable[[int], float]:
     warm = max(1, int(steps * warmup))
 
     def factor(step: int) -> float:
