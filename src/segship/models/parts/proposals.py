@@ -45,7 +45,7 @@ class RPNHead(nn.Module):
         hidden = self.conv(level)
         logits = self.objectness_logits(hidden).permute(0, 2, 3, 1).flatten(1)
         deltas = self.anchor_deltas(hidden).permute(0, 2, 3, 1)
-        return logits, deltas.reshape(len(deltas), -1, 4)
+        return logits, deltas.reshape(deltas.shape[0], -1, 4)  # len() would fix the batch while exporting
 
 
 class ProposalGenerator(nn.Module):
