@@ -93,11 +93,11 @@ def test_half_precision_and_gradients_do_not_matter(name: str, tmp_path: Path) -
 
 
 def key_of_each_kind(state: dict[str, torch.Tensor]) -> list[str]:
-    """The first and the last of the keys that differ only in the number of their transformer block."""
+    """The first and the last of the keys that differ only in the number of their stage or block."""
     kinds: dict[str, list[str]] = {}
     for key in state:
         if not key.endswith("num_batches_tracked"):
-            kinds.setdefault(re.sub(r"block\d\.\d+", "block", key), []).append(key)
+            kinds.setdefault(re.sub(r"(block|res)\d\.\d+", "block", key), []).append(key)
     return sorted({key for keys in kinds.values() for key in (keys[0], keys[-1])})
 
 
