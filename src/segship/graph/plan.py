@@ -1,14 +1,27 @@
-"""Which layers shall run in INT8, decided before the graph is touched, each exception with its reason."""
+"""Which layers shall run in INT8 or half precision, decided before the graph is touched, each exception with its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import onnx_ir as ir
 
 from segship.core.backend import Traits
+from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph
-from segship.core.precision import Keep, PrecisionPlan, check_covered
+from segship.core.precision import FloatPrecision, Keep, PrecisionPlan, check_covered
+from segship.graph.histogram import Range
+from segship.graph.inner_sums import SQUARES, inner_sum, tensors_for_half
 from segship.graph.passes.edit import place, reaches
+from segship.graph.passes.exact_nodes import exact_nodes
+from segship.graph.passes.half_constants import largest, name_of, smallest_normal
 from segship.graph.passes.legalise import runs_int8
+from segship.graph.passes.type_slots import HALF_TYPES
+
+HEADROOM = 2.0
+"""How much further than on the images observed a tensor may reach on others."""
 
 
 def check_plan(graph: Graph, plan: PrecisionPlan) -> None:
@@ -16,14 +29,51 @@ def check_plan(graph: Graph, plan: PrecisionPlan) -> None:
     check_covered(plan, ((place(node), node.op_type) for node in graph.ir.graph))
 
 
-def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = ()) -> PrecisionPlan:
-    """INT8 everywhere but where it makes no sense.
+def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = (), rest: FloatPrecision = "fp32") -> PrecisionPlan:
+    """INT8 everywhere but where it makes no sense; ``rest`` is the precision of all that stays float.
 
     Float stay the last weighted layers before the result, and operators without an INT8 kernel in the backend. ``keep``
     adds exceptions, for instance for layers found to be sensitive; they win over these.
     """
     last = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not reaches(node, WEIGHTED_OPS)]
-    exceptions = [Keep(place(node), "fp32", "gives the logits: in 8 bits, classes would tie") for node in last]
+    exceptions = [Keep(place(node), rest, "gives the logits: in 8 bits, classes would tie") for node in last]
     missing = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not runs_int8(node, traits)]
-    exceptions += [Keep(place(node), "fp32", f"the backend has no INT8 kernel for {node.op_type}") for node in missing]
-    return PrecisionPlan("int8", (*exceptions, *keep))
+    exceptions += [Keep(place(node), rest, f"the backend has no INT8 kernel for {node.op_type}") for node in missing]
+    return PrecisionPlan("int8", (*exceptions, *keep), None if rest == "fp32" else rest)
+
+
+def half_plan(
+    graph: Graph, ranges: Mapping[str, Range], precision: Literal["fp16", "bf16"] = "fp16", keep: Sequence[Keep] = ()
+) -> PrecisionPlan:
+    """Half precision everywhere but at layers whose numbers it cannot hold.
+
+    ``ranges``: extremes (method ``minmax``) of :func:`segship.graph.inner_sums.tensors_for_half` on real images. A layer stays
+    float32 when what it reads, gives, or sums inside comes within ``HEADROOM`` of the type's end, or when all that it gives is
+    subnormal. ``keep`` adds exceptions, which win over these. Raises :class:`BuildFailed` when a range is missing.
+    """
+    missing = [name for name in tensors_for_half(graph) if name not in ranges]
+    if missing:
+        raise BuildFailed(f"{len(missing)} tensors have no observed range (the first: {missing[0]}): observe this graph again")
+    exact, kind = exact_nodes(graph.ir.graph), HALF_TYPES[precision]
+    found: dict[str, tuple[float, str]] = {}
+    for node in graph.ir.graph:
+        for badness, reason in _misfits(node, ranges, kind) if node not in exact else ():
+            found[place(node)] = max(found.get(place(node), (0.0, "")), (badness, reason))
+    return PrecisionPlan(precision, (*(Keep(glob.escape(where), "fp32", reason) for where, (_, reason) in found.items()), *keep))
+
+
+def _misfits(node: ir.Node, ranges: Mapping[str, Range], kind: ir.DataType) -> Iterator[tuple[float, str]]:
+    """What of ``node`` is too large or too small for ``kind``: by how much, and in words."""
+    end, begin, name = largest(kind), smallest_normal(kind), name_of(kind)
+    inside = inner_sum(node)
+    given = [("its result", value.name) for value in node.outputs if value.dtype == ir.DataType.FLOAT]
+    read = [("its input", value.name) for value in node.inputs if value is not None and given]
+    summed = [("the sum of squares inside" if SQUARES in inside else "the sum inside", inside)] if inside is not None else []
+    for what, tensor in (*read, *given, *summed):
+        bounds = ranges.get(tensor or "")
+        size = max(-bounds.low, bounds.high) if bounds is not None else 0.0
+        if size * HEADROOM > end:
+            near = "" if size > end else f", with a factor of {HEADROOM:g} for other images"
+            yield size / end, f"{what} reaches {size:.2g}{near}, {name} ends at {end:.5g}"
+        elif what == "its result" and 0 < size < begin:
+            yield begin / size, f"its result is {size:.2g} at most, {name} loses bits below {begin:.2g}"

@@ -178,17 +178,9 @@ def test_mixed_with_int8_dequantises_straight_to_half(rest: str) -> None:
         TENSORRT,
         Traits(precisions=("int8",), activations="unsigned", int8_ops=("Conv",), quantised_conv_output=True),
     ):
-        ready = (
-            legalised(mixed, traits) if "ConvTranspose" in traits.int8_ops else legalised(written_without_up(graph, rest), traits)
-        )
+        ready = legalised(mixed, traits)
         check_types(ready)
         assert error(RoundedSession, graph, ready) < 0.25  # as above
-
-
-def written_without_up(graph: Graph, rest: str) -> Graph:
-    """Mixed, but with the overlapping operators that a backend lacks in half precision."""
-    plan = PrecisionPlan("int8", (Keep("last", rest, "a test"),), rest=rest)
-    return written(graph, plan, extremes(graph, tensors_to_quantise(graph, plan), images(4, seed=1)))
 
 
 def test_both_sides_of_a_pair_have_one_scale_and_weights_fit_theirs() -> None:

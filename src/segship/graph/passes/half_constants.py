@@ -27,6 +27,11 @@ def largest(kind: ir.DataType) -> float:
     return float(ml_dtypes.finfo(kind.numpy()).max)  # type: ignore[no-untyped-call]
 
 
+def smallest_normal(kind: ir.DataType) -> float:
+    """The smallest value above zero that still has all its bits: 6.1e-5 of float16, 1.2e-38 of bfloat16."""
+    return float(ml_dtypes.finfo(kind.numpy()).smallest_normal)  # type: ignore[no-untyped-call]
+
+
 def in_half(content: NDArray[Any], kind: ir.DataType, op_type: str) -> NDArray[Any]:
     """``content`` (float32) rounded to ``kind``; sentinels become the largest value that ``op_type`` can bear."""
     limit = largest(kind) / (2 if op_type in _ADDED else 1)  # adding to the largest value itself would give infinity
