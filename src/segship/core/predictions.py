@@ -117,7 +117,7 @@ class PanopticMap:
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.dtype != np.int32:
             raise ValueError(f"a PanopticMap needs ids (height, width) of int32, got {self.ids.shape} {self.ids.dtype}")
-        present = {int(each) for each in np.unique(self.ids)} - {0}
+        present = set(_values(self.ids).tolist()) - {0}
         named = [segment.id for segment in self.segments]
         if len(set(named)) != len(named) or present != set(named):
             raise ValueError(
@@ -128,6 +128,12 @@ class PanopticMap:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels of the original image."""
         return self.ids.shape[0], self.ids.shape[1]
+
+
+def _values(ids: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The values that occur, rising. Counting takes a tenth of the time of sorting, where the numbers are small."""
+    small = ids.size > 0 and ids.min() >= 0 and ids.max() < ids.size
+    return np.flatnonzero(np.bincount(ids.ravel())) if small else np.unique(ids).astype(np.int64)
 
 
 Prediction = SemanticMap | Instances | PanopticMap

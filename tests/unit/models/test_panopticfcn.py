@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from segship.core.errors import BadArgument, BadCheckpoint
 from segship.core.spec import PanopticDecode, ShortestEdgeResize
 from segship.models import build_module, load_model
+from segship.models.checkpoint import Checkpoint, read_checkpoint
 from segship.models.panopticfcn.heads import Head, HeadShape, coordinates
 from segship.models.panopticfcn.kernels import Candidates, ThingGenerator
 from segship.models.panopticfcn.layout import official, renamed
@@ -149,3 +151,29 @@ def test_fusion_is_the_official_sequential_rule() -> None:
     assert 0 < len(expected) < 33
     for i, kernel in expected.items():
         torch.testing.assert_close(fused[i], kernel, rtol=0, atol=1e-5)  # a mean of a few float32 numbers
+
+
+def refused(checkpoint: Checkpoint, tensors: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """``tensors`` in the checkpoint's place are refused with one sentence (no file is written: there are hundreds of trials)."""
+    monkeypatch.setattr("segship.models.family.read_checkpoint", lambda _path: replace(checkpoint, tensors=tensors))
+    with pytest.raises((BadCheckpoint, BadArgument)) as raised:
+        load_model(checkpoint.path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("hyperparameters", [SMALL, STAR])
+def test_every_missing_or_misshapen_key_is_refused(
+    hyperparameters: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = read_checkpoint(saved(hyperparameters, tmp_path / "a.pth"))
+    for key, right in checkpoint.tensors.items():
+        if key.endswith("num_batches_tracked") or key.startswith("backbone.bottom_up"):  # PointRend's tests try those
+            continue
+        refused(checkpoint, {other: value for other, value in checkpoint.tensors.items() if other != key}, monkeypatch)
+        for wrong in (torch.tensor(1.0), torch.cat([right] * 2), right[None]):
+            refused(checkpoint, {**checkpoint.tensors, key: wrong}, monkeypatch)
+
+
+def test_a_foreign_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = read_checkpoint(saved(SMALL, tmp_path / "a.pth"))
+    refused(checkpoint, {**checkpoint.tensors, "aux_head.conv.weight": torch.ones(2)}, monkeypatch)
