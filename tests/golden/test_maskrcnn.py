@@ -28,7 +28,10 @@ from golden.maskrcnn_case import (
     wrong_mask_logits,
     wrong_stages,
 )
+from segship.core.errors import BadArgument
 from segship.core.predictions import Instances
+from segship.models import FAMILIES, build_module
+from segship.models.checkpoint import Checkpoint
 from segship.tasks.matching import agreement
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -76,6 +79,13 @@ def images_of(case: MaskRCNNCase) -> list[np.ndarray]:
 
 def test_there_are_cases() -> None:
     assert {case.is_mmdetection for case in cases(CASES)} == {True, False}
+
+
+@pytest.mark.parametrize("case", FOUND, ids=lambda case: case.name)
+def test_exactly_one_family_claims_official_keys(case: MaskRCNNCase) -> None:
+    tensors = {key: torch.empty(shape, device="meta") for key, shape in case.manifest["keys"].items()}
+    checkpoint = Checkpoint(Path("a.pth"), "", "", tensors, {}, {}, None, None, {})
+    assert [family.NAME for family in FAMILIES if family.claims(checkpoint)] == ["maskrcnn"]
 
 
 def test_torch(loaded: Loaded) -> None:
@@ -225,14 +235,12 @@ def test_nothing_and_little_are_found(tmp_path: Path) -> None:
 
 def test_wrong_anchors_are_refused(tmp_path: Path) -> None:
     case = one_of(mmdetection=True)
-    with pytest.raises(segship.BadArgument if hasattr(segship, "BadArgument") else Exception, match="3 anchors for each cell"):
+    with pytest.raises(BadArgument, match="3 anchors for each cell"):
         segship.load_model(case.write(tmp_path / "model.pth"), anchor_ratios=[1.0, 2.0])
 
 
 def test_batches_of_nothing_but_padding() -> None:
     """More detections asked for than there are candidates: rows beyond the count are zeros."""
-    from segship.models import build_module
-
     torch.manual_seed(0)
     facts: dict[str, Any] = {
         "blocks": [1, 1, 1, 1],
