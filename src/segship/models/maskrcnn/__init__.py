@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from torch import nn
@@ -35,7 +35,8 @@ class Facts(msgspec.Struct, frozen=True):
     proposals before and after non-maximum suppression; ``rpn_min_size``, ``box_min_size``: pixels that a side must exceed;
     ``rpn_stds``, ``box_stds``: what deltas are multiplied with; ``detections``: at most so many for an image;
     ``mean`` and ``std`` in the network's channel order, in the units of the layout (0..1 for torchvision, else 0..255);
-    ``mask_threshold``: probability from which on a pixel belongs to the object.
+    ``mask_size``: side of the RoIs that masks are made from, half that of the masks; ``mask_threshold``: probability from
+    which on a pixel belongs to the object.
     """
 
     classes: tuple[str, ...] | None = None
@@ -43,6 +44,7 @@ class Facts(msgspec.Struct, frozen=True):
     category_ids: tuple[int, ...] | None = None
     resize: Resize | None = None
     divisor: Number | None = None
+    channels: Literal["rgb", "bgr"] | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[Positive, Positive, Positive] | None = None
     mask_threshold: Share | None = None
@@ -56,6 +58,7 @@ class Facts(msgspec.Struct, frozen=True):
     rpn_nms: Share | None = None
     rpn_min_size: float | None = None
     rpn_stds: Four | None = None
+    mask_size: Number | None = None
     sampling_ratio: Annotated[int, msgspec.Meta(ge=0)] | None = None
     box_stds: Four | None = None
     box_min_size: float | None = None
@@ -128,7 +131,6 @@ def _measured(tensors: Tensors) -> dict[str, Any]:
         "n_classes": n_outputs - 1,
         "box_size": round((inputs / channels) ** 0.5),
         "box_widths": [shape_of(tensors, f"{rois}.box_head.fc{number}.weight", 2)[0] for number in range(1, n_fc + 1)],
-        "mask_size": 14,
         "mask_widths": [shape_of(tensors, f"{rois}.mask_head.{name}.bias", 1)[0] for name in mask_layers],
     }
 
@@ -148,14 +150,15 @@ def _check_anchors(hyperparameters: Mapping[str, Any], per_cell: int) -> None:
 
 def _assumed(layout: Layout, stated: Mapping[str, Any]) -> list[Assumption]:
     norm = layout.normalise
-    facts = {**layout.rules, "resize": layout.resize, "divisor": 32, "mean": norm.mean, "std": norm.std, "mask_threshold": 0.5}
+    image = {"resize": layout.resize, "divisor": 32, "channels": layout.channels, "mean": norm.mean, "std": norm.std}
+    facts = {**layout.rules, **image, "mask_threshold": 0.5}
     return [Assumption(name, str(value), layout.source) for name, value in facts.items() if name not in stated]
 
 
 def _image(layout: Layout, facts: Facts) -> ImageInput:
     norm = layout.normalise
     return ImageInput(
-        channels=layout.channels,
+        channels=facts.channels or layout.channels,
         resize=facts.resize if facts.resize is not None else layout.resize,
         normalise=Normalise(norm.scale, facts.mean or norm.mean, facts.std or norm.std),
         exif_orientation=layout.exif_orientation,

@@ -38,6 +38,7 @@ LAYOUT = Layout(
         "sampling_ratio": 0,
         "aligned": True,  # ROIAlignV2
         "level_edges": [112.0, 224.0, 448.0],
+        "mask_size": 14,
         "box_stds": [0.1, 0.1, 0.2, 0.2],
         "box_min_size": 0.0,  # detector_postprocess drops empty boxes, though after choosing the best 100
         "score_threshold": 0.05,

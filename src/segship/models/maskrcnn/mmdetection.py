@@ -49,6 +49,7 @@ LAYOUT = Layout(
         "sampling_ratio": 0,
         "aligned": True,
         "level_edges": [56 * (2 - 1e-6), 56 * (4 - 1e-6), 56 * (8 - 1e-6)],
+        "mask_size": 14,
         "box_stds": [0.1, 0.1, 0.2, 0.2],
         "box_min_size": -1.0,
         "score_threshold": 0.05,

@@ -64,6 +64,7 @@ LAYOUT = Layout(
         "sampling_ratio": 2,
         "aligned": False,
         "level_edges": [56 * 2 ** (level - 1e-6) for level in (1, 2, 3)],
+        "mask_size": 14,
         "box_stds": [0.1, 0.1, 0.2, 0.2],
         "box_min_size": 1e-2,
         "score_threshold": 0.05,
