@@ -203,12 +203,14 @@ def evaluate(model: Model, data: Pictures, device: torch.device) -> list[dict[st
     return outputs
 
 
-def scores(model: Model, outputs: list[dict[str, NDArray[Any]]], data: Pictures, **rules: Any) -> tuple[float, list[float]]:
+def scores(
+    model: Model, outputs: list[dict[str, NDArray[Any]]], truths: list[PanopticMap], **rules: Any
+) -> tuple[float, list[float]]:
     """Panoptic quality and that of each class, in points, with some of the decoding's rules replaced."""
     spec = msgspec.structs.replace(model.spec, decode=msgspec.structs.replace(model.spec.decode, **rules))
     scorer, sizes = panoptic.scorer(len(CLASSES), None), frame(spec.image, SIZE)
-    for each, labels in zip(outputs, data.labels.numpy(), strict=True):
-        scorer.add(truth_map(labels), panoptic.decode(each, spec, sizes)[0])
+    for each, truth in zip(outputs, truths, strict=True):
+        scorer.add(truth, panoptic.decode(each, spec, sizes)[0])
     result = scorer.scores()
     return round(result.mean, 2), [round(float(value), 2) for value in result.per_class]
 
@@ -272,10 +274,10 @@ def main() -> None:
     best, happened = train(net, data, plan)
 
     model = load_model(save(best, options.out, facts_of(options.input)))
-    outputs = evaluate(model, val, device)
+    outputs, truths = evaluate(model, val, device), [truth_map(labels) for labels in val.labels.numpy()]
     grid = [{"score_threshold": score, "stuff_area": area} for score, area in product((0.2, 0.3, 0.4), (16, 48, 128))]
-    val_pq, rules = max(((scores(model, outputs, val, **rules)[0], rules) for rules in grid), key=lambda each: each[0])
-    test_pq, each = scores(model, evaluate(model, test, device), test, **rules)
+    val_pq, rules = max(((scores(model, outputs, truths, **rules)[0], rules) for rules in grid), key=lambda each: each[0])
+    test_pq, each = scores(model, evaluate(model, test, device), [truth_map(labels) for labels in test.labels.numpy()], **rules)
     save(best, options.out, facts_of(options.input, **rules))
     names = [CLASSES[class_id] for class_id in PANOPTIC_ORDER]
     result = {"recipe": "scenes-panopticfcn", "test_pq": test_pq, "test_pq_of": dict(zip(names, each, strict=True))}
