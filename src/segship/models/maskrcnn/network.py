@@ -132,8 +132,8 @@ class RoIHeads(nn.Module):
     def masks(self, levels: Sequence[Tensor], boxes: Tensor, classes: Tensor, valid: Tensor) -> Tensor:
         """(b, n, side, side) probabilities of each detection's own class; zeros where ``valid`` (b, n) is not.
 
-        Only real detections pass through the head, which is most of the network's arithmetic for a hundred of them. The
-        first row always does, so that runtimes never meet a convolution of nothing.
+        Only real detections pass through the head, whose arithmetic for a hundred is a fifth of the whole network's at 800 x
+        1216. The first row always does, so that runtimes never meet a convolution of nothing.
         """
         real = torch.cat([torch.ones_like(valid[:1, :1]).flatten(), valid.flatten()[1:]])
         rows = real.nonzero()[:, 0]
