@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from recipes.detection import Objects, Sampling, losses, objects_of
 from recipes.streets import FIRST_TRAINING_SEED, TEST, VAL
-from recipes.training import Average, half_kernels, parameter_groups, recolour, warm_cosine
+from recipes.training import Average, half_kernels, on_gpu, parameter_groups, recolour, warm_cosine
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -134,7 +134,8 @@ def augment(data: Streets, picks: Tensor, side: int, generator: torch.Generator)
     grid = functional.affine_grid(maps, [n, 1, side, side], align_corners=False)
     images = functional.grid_sample(data.images[picks].float(), grid, padding_mode="border", align_corners=False)
     ids = functional.grid_sample(data.ids[picks].float()[:, None], grid, mode="nearest", align_corners=False)[:, 0].long()
-    return prepare(recolour(images, generator)), objects_of(ids, data.classes[picks].long(), SMALLEST)
+    inputs = prepare(recolour(images, generator)).contiguous(memory_format=torch.channels_last)
+    return inputs, objects_of(ids, data.classes[picks].long(), SMALLEST)
 
 
 def prepare(images: Tensor) -> Tensor:
@@ -243,7 +244,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = paint(range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + options.scenes)).to(device)
     print(f"{len(data)} streets in {time.perf_counter() - start:.0f} s", flush=True)
-    net = network().to(device)
+    net = on_gpu(network()) if device.type == "cuda" else network()
     print(f"{sum(parameter.numel() for parameter in net.parameters()) / 1e6:.2f} million parameters", flush=True)
     trained, log = train(net, data, options)
     checkpoint = save(trained.cpu(), options.out)
