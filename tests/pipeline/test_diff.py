@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,13 @@ import torch
 from contract.checkpoints import write
 from golden.weights import tensor
 from segship.backends import load_backend
+from segship.cli import main
 from segship.core.errors import BadArgument
 from segship.core.graph import Graph
 from segship.core.spec import ImageInput, Normalise
-from segship.diff import Finding, Report, diff, diff_engine
+from segship.diff import Finding, Report, diff, diff_engine, model_feeds
+from segship.diff.exported import diverging_graph
+from segship.graph.export import export as export_module
 from segship.graph.passes.edit import constant, new_node
 from segship.models import build_module
 from segship.pipeline import ModelPredictor, build, export, load_model
@@ -308,6 +312,79 @@ def test_an_unknown_error_is_not_given_a_name(
     result = finding(found_in(unet, edited(unet_graph, plant), "onnxruntime", images[0], tmp_path, clean=unet_graph))
     assert result.kind == "unexplained"
     assert result.path.startswith("down3.maxpool_conv.1.double_conv")
+
+
+@pytest.fixture(scope="module")
+def segformer_export(segformer: ModelPredictor) -> Graph:
+    return export_module(segformer.spec, segformer.model.module, SIZE)
+
+
+def in_graph(model: ModelPredictor, graph: Graph, image: Path) -> Finding | None:
+    prepared = model.prepare(image)
+    return diverging_graph(model, graph, model_feeds(model, prepared), prepared.frame)
+
+
+def test_a_right_export_diverges_nowhere(
+    segformer: ModelPredictor, segformer_export: Graph, unet: ModelPredictor, unet_graph: Graph, images: list[Path]
+) -> None:
+    assert in_graph(segformer, segformer_export, images[0]) is None
+    assert in_graph(unet, unet_graph, images[0]) is None
+
+
+def test_epsilon_of_an_export(segformer: ModelPredictor, segformer_export: Graph, images: list[Path]) -> None:
+    def plant(graph: ir.Graph) -> None:
+        node = named(graph, "backbone.block3.0.norm2/LayerNormalization")
+        node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 0.1)
+
+    found = in_graph(segformer, edited(segformer_export, plant), images[0])
+    assert found is not None
+    assert (found.between, found.kind, found.path) == (("PyTorch", "graph"), "epsilon", "backbone.block3.0.norm2")
+    assert "PyTorch's values fit an epsilon of 1e-06" in found.evidence
+
+
+def test_half_pixel_of_an_export(segformer: ModelPredictor, segformer_export: Graph, images: list[Path]) -> None:
+    def plant(graph: ir.Graph) -> None:
+        for node in graph:
+            if node.op_type == "Resize":
+                rule = "coordinate_transformation_mode"
+                node.attributes[rule] = ir.AttrString(rule, "asymmetric")
+
+    found = in_graph(segformer, edited(segformer_export, plant), images[0])
+    assert found is not None
+    assert found.kind == "half-pixel"
+    assert found.path.startswith("decode_head")
+
+
+def test_layout_of_an_export(unet: ModelPredictor, unet_graph: Graph, images: list[Path]) -> None:
+    """A convolution whose BatchNorm is folded into it is no divergence, though its module gave other values."""
+
+    def plant(graph: ir.Graph) -> None:
+        insert_behind(graph, named(graph, "up2/Concat").outputs[0], [("Transpose", [], {"perm": [0, 1, 3, 2]})])
+
+    found = in_graph(unet, edited(unet_graph, plant), images[0])
+    assert found is not None
+    assert (found.kind, found.path) == ("layout", "up2.conv.double_conv.0")
+
+
+def test_command(
+    unet_file: Path, unet_graph: Graph, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plant(graph: ir.Graph) -> None:
+        insert_behind(graph, named(graph, "up3.up/ConvTranspose").outputs[0], [("Sqrt", [], {})])
+
+    engine = build(edited(unet_graph, plant), "onnxruntime", tmp_path / "planted.engine")
+    words = ["diff", str(unet_file), str(engine.path), "--image", str(images[0]), "--fact", "scale=1.0"]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--json"])
+    assert end.value.code == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["finding"]["kind"] == "nan"
+    assert printed["finding"]["advice"]
+    assert printed["steps"]
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 1
+    assert "engine diverges from graph at up3" in capsys.readouterr().out
 
 
 def test_another_checkpoint_is_refused(unet_graph: Graph, images: list[Path], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from segship.diff.exported import diverging_graph
 from segship.diff.inputs import compare_inputs
 from segship.diff.kinds import ADVICE, Finding, Kind
 from segship.diff.outputs import DENSE, disagreement, disagreement_limit, output_error
+from segship.diff.ranges import HalfRisk, half_risks
 from segship.diff.report import Report
 from segship.diff.walk import Step
 from segship.graph.export import export as export_module
@@ -26,7 +27,7 @@ from segship.graph.recipe import optimise
 from segship.pipeline import ModelPredictor, check_made_of, load_model
 from segship.predictor import EnginePredictor, Predictor, Prepared, load_engine, middle_window
 
-__all__ = ["ADVICE", "Finding", "Kind", "Report", "Step", "diff", "diff_engine"]
+__all__ = ["ADVICE", "Finding", "HalfRisk", "Kind", "Report", "Step", "diff", "diff_engine", "diff_graph"]
 
 
 def diff(
@@ -48,6 +49,22 @@ def diff(
     with load_engine(engine) as candidate:
         check_made_of(candidate.engine, model, checkpoint)
         return diff_engine(model, candidate, image, every_step=every_step, progress=progress)
+
+
+def diff_graph(checkpoint: Path | str, image: Path | str, *, progress: Progress = silent, **facts: Any) -> Report:
+    """Compare a checkpoint with its own exported graph on one image file, and find what float16 could not hold there.
+
+    The graph has the image's size. Raises what loading the checkpoint and the image raises.
+    """
+    progress("load", 0, None)
+    model = load_model(checkpoint, **facts)
+    prepared = model.prepare(image)
+    feeds = model_feeds(model, prepared)
+    progress("export the graph", 0, None)
+    graph = export_module(model.spec, model.model.module, (feeds["image"].shape[2], feeds["image"].shape[3]))
+    finding = diverging_graph(model, graph, feeds, prepared.frame)
+    progress("find ranges", 0, None)
+    return Report(image=str(image), finding=finding, disagreement=None, risks=half_risks(graph, feeds))
 
 
 def diff_engine(

@@ -6,7 +6,7 @@ is the explanation. A kind without such a proof is not named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations, product
 
 import numpy as np
@@ -16,11 +16,9 @@ from segship.core.backend import Array
 from segship.core.errors import SegshipError
 from segship.diff.kinds import Cause
 from segship.diff.measure import relative_error
+from segship.diff.ranges import LARGEST
 from segship.diff.segment import Edit, Segment
 from segship.graph.passes.edit import module_path
-
-FP16_LARGEST = 65504.0
-"""The largest finite float16."""
 
 _EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _COORDINATES = ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel", "half_pixel_symmetric")
@@ -48,8 +46,8 @@ def _not_finite(segment: Segment) -> Cause | None:
     kinds = [name for name, test in (("infinite", np.isinf), ("NaN", np.isnan)) if test(segment.found).any()]
     share = f"{100 * bad.mean():.2g} % of the values are {' or '.join(kinds)}"
     largest = _largest(segment)
-    if largest > FP16_LARGEST:
-        return Cause("overflow", f"{share}; this step works with numbers up to {largest:.3g}, float16 ends at {FP16_LARGEST:.0f}")
+    if largest > LARGEST:
+        return Cause("overflow", f"{share}; this step works with numbers up to {largest:.3g}, float16 ends at {LARGEST:.0f}")
     if np.isinf(segment.found).any():
         return Cause("overflow", f"{share}; the right values reach {_peak(segment.expected):.3g} only")
     return Cause("nan", f"{share}, though the inputs are finite and at most {largest:.3g} large")
@@ -111,13 +109,14 @@ def _clipped(segment: Segment) -> Cause | None:
 
 
 def _resize(segment: Segment) -> Cause | None:
-    """Whether another rule of coordinates gives the other side's values."""
+    """Whether another rule of coordinates gives the other side's values: at one node, or at all of its kind."""
     for node in segment.nodes:
+        alike = [each for each in segment.nodes if each.op_type == node.op_type]
         for name, edit in _other_rules(node):
-            if _fits(segment, node, edit):
-                return _at(
-                    node, Cause("half-pixel", f"{_other(segment)} values fit the rule {name}, the graph says {_rule_of(node)}")
-                )
+            for nodes in ([node], alike) if node is alike[0] and len(alike) > 1 else ([node],):
+                if _left(segment, nodes, edit) <= _EXPLAINED:
+                    words = f"{_other(segment)} values fit the rule {name}, the graph says {_rule_of(node)}"
+                    return _at(node, Cause("half-pixel", words))
     return None
 
 
@@ -149,7 +148,7 @@ def _text(node: ir.Node, name: str, default: str) -> str:
 def _epsilon(segment: Segment) -> Cause | None:
     """Whether another epsilon gives the other side's values, of all normalisations and candidates the best."""
     nodes = [node for node in segment.nodes if "epsilon" in node.attributes or node.op_type.endswith("Normalization")]
-    trials = [(_left(segment, node, _set(epsilon=value)), node, value) for node in nodes for value in _EPSILONS]
+    trials = [(_left(segment, [node], _set(epsilon=value)), node, value) for node in nodes for value in _EPSILONS]
     left, node, value = min(trials, key=lambda trial: trial[0], default=(1.0, None, 0.0))
     if node is None or left > _EXPLAINED:
         return None
@@ -164,10 +163,11 @@ def _layout(segment: Segment) -> Cause | None:
     for words, moved in _moved(current, target.shape):
         if _share_left(relative_error(moved, target), error) <= _EXPLAINED:
             return Cause("layout", f"{_other(segment)} values are the expected ones with {words}")
-    for name, array in segment.inputs.items():
+    within = segment.inner() if segment.candidate == "graph" else {}  # an engine's own inner tensors are walked themselves
+    for name, array in {**segment.inputs, **within}.items():
         for words, moved in _moved(array, array.shape):
             if _from_other_input(segment, name, moved) <= _EXPLAINED:
-                return Cause("layout", f"{_other(segment)} values follow from the input {name} with {words}")
+                return Cause("layout", f"{_other(segment)} values follow from {name} with {words}")
     return None
 
 
@@ -183,13 +183,9 @@ def _moved(array: Array, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
         yield f"axis {axis} reversed", np.ascontiguousarray(np.flip(array, axis))
 
 
-def _fits(segment: Segment, node: ir.Node, edit: Edit) -> bool:
-    return _left(segment, node, edit) <= _EXPLAINED
-
-
-def _left(segment: Segment, node: ir.Node, edit: Edit) -> float:
-    """Share of the error that is left when one node is edited."""
-    return _tried(segment, lambda: segment.run({node.name or "": edit}))
+def _left(segment: Segment, nodes: Sequence[ir.Node], edit: Edit) -> float:
+    """Share of the error that is left when these nodes are edited."""
+    return _tried(segment, lambda: segment.run({node.name or "": edit for node in nodes}))
 
 
 def _from_other_input(segment: Segment, name: str, array: Array) -> float:

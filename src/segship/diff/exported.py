@@ -6,7 +6,7 @@ has its values. Only evenly spaced samples of all tensors are held; the tensors 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,10 +48,10 @@ def diverging_graph(model: ModelPredictor, graph: Graph, feeds: Feeds, frame: Fr
         return None
     samples = _graph_samples(graph, feeds)
     right, outputs = _matched(model, samples, feeds)
-    for output, _ in outputs:
+    for index, output in enumerate(outputs):
         candidates = [name for name in _in_scope(graph, output.path) if samples[name].shape == output.tensor.shape]
         if candidates and not any(name in right for name in candidates):
-            return _finding(model, graph, feeds, right, output, candidates[-1])
+            return _finding(model, graph, feeds, right, output, _folded_into(graph, outputs[index:]), candidates[-1])
     name = model.spec.outputs[0].name
     return Finding(
         between=("PyTorch", "graph"),
@@ -77,11 +77,19 @@ def _graph_samples(graph: Graph, feeds: Feeds) -> dict[str, _Sampled]:
     return {name: _Sampled(shapes[name], samples[f"{index}/sample"]) for index, name in enumerate(filled)}
 
 
-def _matched(
-    model: ModelPredictor, samples: Mapping[str, _Sampled], feeds: Feeds
-) -> tuple[set[str], list[tuple[ModuleOutput, set[str]]]]:
+def _folded_into(graph: Graph, outputs: Sequence[ModuleOutput]) -> ModuleOutput:
+    """The last of the modules that the first one's nodes stand for: a BatchNorm behind a convolution has none of its own."""
+    last = outputs[0]
+    for output in outputs[1:]:
+        if output.tensor.shape != last.tensor.shape or _in_scope(graph, output.path):
+            break
+        last = output
+    return last
+
+
+def _matched(model: ModelPredictor, samples: Mapping[str, _Sampled], feeds: Feeds) -> tuple[set[str], list[ModuleOutput]]:
     """The graph values that hold some module's output; and all floating-point module outputs (samples of them), in order."""
-    outputs: list[tuple[ModuleOutput, set[str]]] = []
+    outputs: list[ModuleOutput] = []
     right: set[str] = set()
 
     def visit(output: ModuleOutput) -> None:
@@ -89,14 +97,13 @@ def _matched(
             return
         shape = output.tensor.shape
         sample = np.ascontiguousarray(output.tensor).reshape(-1)[:: sampling_step(shape)]
-        holding = {
+        right.update(
             name
             for name, each in samples.items()
             if each.shape == shape and relative_error(each.values, sample) <= LIMITS["fp32"]
-        }
-        right.update(holding)
+        )
         light = np.broadcast_to(np.float32(0), shape)  # the shape alone
-        outputs.append((ModuleOutput(output.path, output.kind, output.call, output.index, light), holding))
+        outputs.append(ModuleOutput(output.path, output.kind, output.call, output.index, light))
 
     module_outputs(model, feeds, visit)
     return right, outputs
@@ -116,12 +123,20 @@ def _inside(path: str, scope: str) -> bool:
     return not scope or path == scope or path.startswith(f"{scope}.")
 
 
-def _finding(model: ModelPredictor, graph: Graph, feeds: Feeds, right: set[str], output: ModuleOutput, name: str) -> Finding:
-    """Explain why the graph's value ``name`` is not what the module gave, from the last right values before it."""
+def _finding(
+    model: ModelPredictor,
+    graph: Graph,
+    feeds: Feeds,
+    right: set[str],
+    output: ModuleOutput,
+    truth: ModuleOutput,
+    name: str,
+) -> Finding:
+    """Explain why the graph's value ``name`` is not what ``truth`` gave, from the last right values before it."""
     kept: list[Array] = []
 
     def visit(each: ModuleOutput) -> None:
-        if (each.path, each.call, each.index) == (output.path, output.call, output.index):
+        if (each.path, each.call, each.index) == (truth.path, truth.call, truth.index):
             kept.append(each.tensor)
 
     module_outputs(model, feeds, visit)

@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 
 from segship.diff.kinds import Finding
+from segship.diff.ranges import HalfRisk
 from segship.diff.walk import Step
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome: ``finding`` is the first divergence, None where there is none; ``steps`` the tensors compared on the way.
 
+    ``risks``: what float16 could not hold, from :func:`segship.diff.diff_graph`.
     ``disagreement``: 1 minus the task's agreement of the engine's prediction with PyTorch's, None where it gave none.
     """
 
@@ -20,6 +22,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     finding: Finding | None
     disagreement: float | None
     steps: tuple[Step, ...] = ()
+    risks: tuple[HalfRisk, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
