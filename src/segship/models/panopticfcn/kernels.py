@@ -37,9 +37,8 @@ class Candidates(nn.Module):
         return scores, classes.gather(1, order), _picked(kernels, order)
 
     def _of(self, centres: Tensor, _regions: Tensor, kernels: Tensor, pool: int) -> tuple[Tensor, Tensor, Tensor]:
-        n_positions = torch.full(
-            (1,), centres.shape[2] * centres.shape[3], device=centres.device
-        )  # exportable when sizes are free
+        # a tensor, because the exporter knows no remainder by a free size
+        n_positions = torch.full((1,), centres.shape[2] * centres.shape[3], device=centres.device)
         peaks = centre_peaks(centres, pool).flatten(1)
         # a tiny level has fewer values than are asked for; officially it gives at most one candidate for each position
         scores, indices = torch.topk(functional.pad(peaks, (0, self.per_level)), self.per_level)
