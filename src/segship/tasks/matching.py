@@ -15,15 +15,17 @@ def agreement(first: Instances, second: Instances) -> float:
     """How far two lists of objects of one image are the same, 0 to 1. Symmetric; needs no truth.
 
     Objects of one class are paired one to one where their masks' IoU is above 0.5, best first. Each object weighs as much as
-    its score: the sum over pairs of IoU x (score + score), divided by the sum of all scores. Nothing against nothing is 1.
+    its score: the sum over pairs of IoU x (score + score), divided by the sum of all scores. Nothing against nothing is 1, and
+    an object without a pixel (no probability of its mask reaches the threshold) is nothing.
     """
     if first.size != second.size:
         raise ValueError(f"objects in an image of {first.size} cannot agree with objects in one of {second.size}")
-    total = float(first.scores.sum(dtype=np.float64) + second.scores.sum(dtype=np.float64))
+    scores = np.concatenate([first.scores, second.scores]).astype(np.float64)
+    if not np.isfinite(scores).all():  # scores that overflowed in FP16 agree with nothing
+        return 0.0
+    total = float(scores[[mask.area > 0 for mask in (*first.masks, *second.masks)]].sum()) if len(scores) else 0.0
     if total == 0:
         return 1.0
-    if not np.isfinite(total):  # scores that overflowed in FP16 agree with nothing
-        return 0.0
     shared = sum(iou * (float(first.scores[i]) + float(second.scores[j])) for i, j, iou in pairs(first, second))
     return min(shared / total, 1.0)
 

@@ -18,6 +18,15 @@ def test_equal_lists_agree_and_empty_ones_too() -> None:
     assert agreement(make([]), make([])) == 1.0
 
 
+def test_an_object_without_pixels_is_nothing() -> None:
+    """Its mask's probabilities all stay below the threshold: with it, too, a list agrees with itself."""
+    seen, unseen = make([(0, 0, 9, 9)]), make([(0, 0, 9, 9), (3, 3, 3, 8)], scores=[1.0, 0.8])
+    assert agreement(unseen, unseen) == pytest.approx(1.0, abs=EXACT)
+    assert agreement(seen, unseen) == pytest.approx(1.0, abs=EXACT)
+    assert agreement(make([(3, 3, 3, 8)]), make([])) == 1.0
+    assert agreement(make([(3, 3, 3, 8)], scores=[np.nan]), make([])) == 0.0
+
+
 def test_nothing_agrees_with_something() -> None:
     assert agreement(make([]), make([(0, 0, 9, 9)])) == 0.0
 
