@@ -215,6 +215,21 @@ def test_overflow(images: list[Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_inside_an_engine_that_gives_labels(backend: str, unet: ModelPredictor, images: list[Path], tmp_path: Path) -> None:
+    def plant(graph: ir.Graph) -> None:
+        insert_behind(graph, named(graph, "up4/Concat").outputs[0], [("Transpose", [], {"perm": [0, 1, 3, 2]})])
+
+    labels = export(unet, image_size=SIZE)
+    assert labels.signature.output == "labels"
+    report = found_in(unet, edited(labels, plant), backend, images[0], tmp_path, clean=labels)
+    assert report.disagreement is not None
+    assert report.disagreement > 0.01  # the labels were compared first: one in a hundred pixels is no tie
+    result = finding(report)
+    assert result.kind == "layout"
+    assert result.path.startswith("up4")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_nan(backend: str, unet: ModelPredictor, unet_graph: Graph, images: list[Path], tmp_path: Path) -> None:
     def plant(graph: ir.Graph) -> None:
         insert_behind(graph, named(graph, "up3.up/ConvTranspose").outputs[0], [("Sqrt", [], {})])

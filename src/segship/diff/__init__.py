@@ -119,7 +119,7 @@ def _walked(
         labels = candidate.signature.output == "labels"
         graph = optimise(label_map(exported, candidate.signature.image_size) if labels else exported)
     finding, steps, more = diverging_step(candidate.engine, graph, model_feeds(candidate, *batch), progress)
-    if finding is None and apart is not None:
+    if finding is None and apart:
         more = (*more, f"no step goes wrong by itself; rounding adds up to a disagreement of {100 * apart:.2g} % in the result")
     return Report(image=str(image), finding=finding, disagreement=apart, steps=steps, notes=(*notes, *more))
 

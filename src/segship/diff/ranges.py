@@ -64,7 +64,7 @@ def _of_constants(graph: Graph) -> list[HalfRisk]:
     for node in graph.ir.graph:
         for value in node.inputs:
             content = constant_of(value) if value is not None and _is_float(value) else None
-            peak = float(np.abs(content).max()) if content is not None and content.size else 0.0
+            peak = float(np.abs(content[np.isfinite(content)]).max(initial=0.0)) if content is not None else 0.0
             if value is not None and LARGEST < peak < float(np.finfo(np.float32).max):  # the largest float32 means "no limit"
                 risks.append(HalfRisk(place(node), node.op_type, value.name or "", "overflow", peak))
     return risks
@@ -77,9 +77,11 @@ def _of_results(graph: Graph, names: Sequence[str], feeds: Feeds) -> list[HalfRi
     seen = run_graph(observing_graph(graph, filled, shapes), feeds)
     risks = []
     for index, name in enumerate(filled):
-        peak = max(abs(float(seen[f"{index}/min"])), abs(float(seen[f"{index}/max"])))
-        share = _subnormal_share(seen[f"{index}/sample"])
-        if peak > LARGEST or math.isnan(peak):
+        sample = seen[f"{index}/sample"]
+        seen_values = np.concatenate([sample, [seen[f"{index}/min"], seen[f"{index}/max"]]])
+        peak = float(np.abs(seen_values[np.isfinite(seen_values)]).max(initial=0.0))  # infinity is meant, and float16 has it
+        share = _subnormal_share(sample)
+        if peak > LARGEST:
             risks.append(_risk(graph, name, "overflow", peak))
         elif share > _MOSTLY:
             risks.append(_risk(graph, name, "subnormal", share))

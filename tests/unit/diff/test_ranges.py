@@ -50,5 +50,16 @@ def test_each_risk_is_found_at_its_layer(
     assert [each for each in found if each[1] != "subnormal" or each in expected] == expected
 
 
+def test_infinity_that_is_meant_is_no_risk() -> None:
+    """Proposals that do not count get a score of minus infinity: float16 has that, too."""
+    net = Net()
+    shape = net.weight("hidden", 1, 3, *SIZE)
+    shape.const_value = ir.tensor(
+        np.where(np.arange(SIZE[1]) < 3, -np.inf, np.zeros((1, 3, *SIZE))).astype(np.float32), name="hidden"
+    )
+    graph = net.done(net.node("Add", [net.image, shape], "score/Add", 3), 3)
+    assert half_risks(graph, FEEDS) == ()
+
+
 def test_an_ordinary_network_has_none() -> None:
     assert half_risks(small_unet(), FEEDS) == ()
