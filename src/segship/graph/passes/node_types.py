@@ -75,7 +75,8 @@ class NodeTypes:
             return FLOAT
         reason = exact or self._why_not(node, kind) or self._why_not_dequantised(node)
         if reason is not None:
-            self.kept[node.op_type, reason] += 1
+            if any(value in self.floats for value in node.outputs):
+                self.kept[node.op_type, reason] += 1
             return FLOAT
         by_default = self.plan.exception_of(place(node), node.op_type) is None
         if node.op_type in QDQ or (node.op_type in _MOVES and by_default):

@@ -88,9 +88,13 @@ class _Writer:
     def record(self) -> dict[str, str]:
         """Options of the pass record."""
         record = {"half_nodes": str(self._half_nodes), "casts": str(len(self._casts))}
-        kept = [f"{count} {kind}: {reason}" for (kind, reason), count in sorted(self.types.kept.items())]
-        record |= {"kept_in_float32": "; ".join(kept)} if kept else {}
+        reasons = sorted({reason for _, reason in self.types.kept})
+        record |= {"kept_in_float32": "; ".join(self._kept_because(reason) for reason in reasons)} if reasons else {}
         return record | ({"clamped": ", ".join(self._clamped)} if self._clamped else {})
+
+    def _kept_because(self, reason: str) -> str:
+        kept = [f"{count} {kind}" for (kind, each), count in sorted(self.types.kept.items()) if each == reason]
+        return f"{', '.join(kept)}: {reason}"
 
     def _write_input(self, node: ir.Node, index: int, value: ir.Value) -> None:
         wanted = self.types.of_input(node, index)
