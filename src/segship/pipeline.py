@@ -21,13 +21,14 @@ from segship.core.environment import processor
 from segship.core.errors import BadArgument
 from segship.core.graph import Graph
 from segship.core.image import frame
-from segship.core.precision import PrecisionReport
+from segship.core.precision import PrecisionPlan, PrecisionReport
 from segship.core.spec import RAW_OUTPUT, ExactResize, Frame, ModelSpec, Signature, Size, TensorSpec
 from segship.datasets.images import image_size
 from segship.graph.export import Difference, check_export, dense_difference
 from segship.graph.export import export as export_module
 from segship.graph.labels import label_map
-from segship.graph.recipe import legalised, optimise
+from segship.graph.plan import check_plan
+from segship.graph.recipe import legalised, optimise, written
 from segship.models import Model
 from segship.models import load_model as load_torch_model
 from segship.predictor import Predictor
@@ -148,12 +149,35 @@ def build(graph: Graph, backend: str, path: Path | str, *, calibration: Calibrat
     Raises :class:`segship.core.errors.BackendUnavailable`, :class:`segship.core.errors.BuildFailed`.
     """
     module = usable_backend(backend)
+    check_precisions(graph.plan, backend)
     if module.TRAITS.source != "graph":
         raise BadArgument(f"the backend {backend} runs the PyTorch model, it compiles no graph: choose another")
     if not any(record.stage == "legalise" for record in graph.history):
         graph = legalised(graph, module.TRAITS)
     manifest = _manifest(graph.spec, graph.signature, backend, history=graph.history, plan=graph.plan, calibration=calibration)
     return create_engine(Path(path), manifest, lambda directory: module.build(graph, directory))
+
+
+def with_plan(graph: Graph, plan: PrecisionPlan) -> Graph:
+    """An optimised FP32 graph with a plan of float precisions written into it: right on every machine that has their kernels.
+
+    Raises :class:`BadArgument` for a plan that covers nothing somewhere, or asks INT8, which needs images.
+    """
+    check_plan(graph, plan)
+    if "int8" in plan.precisions:
+        raise BadArgument("a plan with INT8 needs images to learn ranges from, and none are given here: use segship deploy")
+    return written(graph, plan)
+
+
+def check_precisions(plan: PrecisionPlan, backend: str) -> None:
+    """Raise :class:`BadArgument` for half precision on a backend that would run it in FP32, and say nothing of it."""
+    known = usable_backend(backend).TRAITS.precisions
+    missing = sorted((plan.precisions & {"fp16", "bf16"}) - set(known))
+    if missing:
+        raise BadArgument(
+            f"{backend} has no kernels for {' and '.join(missing)}, it runs {' and '.join(known)}: choose one of these, "
+            "or write the graph for another machine with segship export"
+        )
 
 
 def check_made_of(engine: Engine, model: ModelPredictor, checkpoint: Path | str) -> None:

@@ -13,6 +13,7 @@ from segship.cli.console import Console, say, say_json, table
 from segship.core.errors import BadArgument
 
 if TYPE_CHECKING:
+    from segship.core.precision import PrecisionPlan
     from segship.deploy import Delivered
 
 
@@ -143,27 +144,42 @@ def _number(value: float | None, digits: int) -> str:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .onnx file to write.")
 @click.option("--image-size", metavar="HxW", help="Fix the size of all images to come; default: any size.")
 @click.option("--logits", is_flag=True, help="Give the network's own output instead of the label map.")
+@options.float_precision
+@options.plan
 @options.facts
 @options.as_json
-def export(checkpoint: Path, output: Path, image_size: str | None, logits: bool, facts: tuple[str, ...], as_json: bool) -> None:
-    """Write CHECKPOINT as an optimised FP32 ONNX graph, checked against PyTorch."""
+def export(
+    checkpoint: Path,
+    output: Path,
+    image_size: str | None,
+    logits: bool,
+    precision: Any,
+    plan: Path | None,
+    facts: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Write CHECKPOINT as an optimised ONNX graph, checked against PyTorch before its precision is lowered."""
     from segship.core.files import write_atomically
+    from segship.core.precision import in_words
     from segship.pipeline import export as run
-    from segship.pipeline import load_model
+    from segship.pipeline import load_model, with_plan
 
-    size = _size(image_size)
+    asked, size = _plan(precision, plan), _size(image_size)
     graph = run(load_model(checkpoint, **options.parsed_facts(facts)), image_size=size, output="logits" if logits else None)
+    graph = with_plan(graph, asked)
     write_atomically(output, graph.to_bytes())
     described = {
         "graph": str(output),
         "inputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in graph.signature.inputs],
         "outputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in graph.signature.outputs],
         "passes": [record.name for record in graph.history if record.changed],
+        "precision": in_words(graph.plan),
     }
     if as_json:
         say_json(described)
     else:
-        say(f"{output}: {' + '.join(spec.name for spec in graph.signature.inputs)} -> {graph.signature.outputs[0].name}, FP32")
+        inputs = " + ".join(spec.name for spec in graph.signature.inputs)
+        say(f"{output}: {inputs} -> {graph.signature.outputs[0].name}, {in_words(graph.plan)}")
 
 
 @click.command()
@@ -171,22 +187,43 @@ def export(checkpoint: Path, output: Path, image_size: str | None, logits: bool,
 @click.option("--backend", default="onnxruntime", show_default=True)
 @click.option("--image-size", metavar="HxW", help="Fix the size of all images to come; default: any size.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Engine directory; default: NAME.engine here.")
+@options.float_precision
+@options.plan
 @options.facts
 @options.as_json
 def build(
-    checkpoint: Path, backend: str, image_size: str | None, output: Path | None, facts: tuple[str, ...], as_json: bool
+    checkpoint: Path,
+    backend: str,
+    image_size: str | None,
+    output: Path | None,
+    precision: Any,
+    plan: Path | None,
+    facts: tuple[str, ...],
+    as_json: bool,
 ) -> None:
-    """Build an FP32 engine of CHECKPOINT without data: nothing is judged (deploy does that)."""
+    """Build an engine of CHECKPOINT without data: nothing is judged (deploy does that)."""
     from segship.pipeline import build as run
+    from segship.pipeline import check_precisions, load_model, with_plan
     from segship.pipeline import export as export_graph
-    from segship.pipeline import load_model
 
+    asked = _plan(precision, plan)
+    check_precisions(asked, backend)
     graph = export_graph(load_model(checkpoint, **options.parsed_facts(facts)), image_size=_size(image_size))
-    engine = run(graph, backend, output or Path(f"{checkpoint.resolve().stem}.engine"))
+    engine = run(with_plan(graph, asked), backend, output or Path(f"{checkpoint.resolve().stem}.engine"))
     if as_json:
         say_json({"engine": str(engine.path), "id": engine.manifest.id, "bytes": engine.size_bytes})
     else:
         say(f"{engine.path}: {engine.manifest.backend} {engine.manifest.precision}, {engine.size_bytes / 1e6:.1f} MB, not judged")
+
+
+def _plan(precision: Any, file: Path | None) -> PrecisionPlan:
+    """The plan that the options name: a file's, or one precision for everything."""
+    from segship.core.plan_file import read_plan
+    from segship.core.precision import PrecisionPlan
+
+    if precision is not None and file is not None:
+        raise BadArgument(f"--precision {precision} and --plan {file} both say what to run in: leave one out")
+    return read_plan(file) if file is not None else PrecisionPlan(precision or "fp32")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

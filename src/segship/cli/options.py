@@ -24,6 +24,10 @@ facts = click.option(
     metavar="NAME=VALUE",
     help="A fact the checkpoint does not hold, as JSON or plain text (scale=1.0); may be given several times.",
 )
+float_precision = click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="For the whole network; default: fp32. INT8 needs deploy."
+)
+plan = click.option("--plan", type=click.Path(path_type=Path), help="Precision plan, a TOML file: see docs/precision-plans.md.")
 data = click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of images, with or without labels.")
 
 
