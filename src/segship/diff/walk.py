@@ -55,6 +55,8 @@ def walk(graph: Graph, inner: Inner, feeds: Feeds, *, limit: float, progress: Pr
     """Compare part by part, each as large as the memory allows, and stop behind the first part with a step above ``limit``."""
     result = Walk()
     shapes = _shapes(graph, list(inner.held), feeds) if inner.held else {}
+    results = {value.name for value in graph.ir.graph.outputs}
+    shapes = {name: shape for name, shape in shapes.items() if len(shape) > 1 or name in results}  # no arithmetic of sizes
     done = 0
     for names in _parts(shapes):
         progress("compare tensors", done, len(shapes))
@@ -95,7 +97,7 @@ def _compare(
     limit: float,
 ) -> None:
     values = values_of(graph.ir.graph)
-    reads = {name: nodes_between(graph.ir.graph, values[name], inner.held)[1] for name in names}
+    reads = {name: nodes_between(graph.ir.graph, values[name], shapes)[1] for name in names}
     needed = list(dict.fromkeys([*(each for name in names for each in reads[name]), *names]))
     engine = {name: np.ascontiguousarray(array) for name, array in inner.run(feeds, needed).items()}
     foreign = {name for name in needed if engine[name].shape != shapes[name]}
