@@ -127,6 +127,21 @@ def test_coordinates_and_ranked_scores_stay_float32_and_features_do_not() -> Non
     assert "coordinates" in half.history[-1].options["kept_in_float32"]
 
 
+def test_scores_that_are_smoothed_before_they_are_ranked_stay_float32() -> None:
+    net = Net()
+    features = net.conv(net.image, "body", 3, 4)
+    scores = net.node("Sigmoid", [features], "score/Sigmoid", 4)
+    smooth = net.node("AveragePool", [scores], "score/AveragePool", 4, kernel_shape=[3, 3], pads=[1] * 4)
+    ranked = ir.node("TopK", [smooth, constant(net.graph, "k", np.array([8], np.int64))], {"axis": 3}, num_outputs=2, name="TopK")
+    ranked.outputs[0].type, ranked.outputs[1].type = ir.TensorType(ir.DataType.FLOAT), ir.TensorType(ir.DataType.INT64)
+    ranked.outputs[0].name, ranked.outputs[1].name = "best", "index"
+    net.graph.append(ranked)
+    picked = net.node("GatherElements", [features, ranked.outputs[1]], "pick/GatherElements", axis=3)
+    half = to_half(net.done(picked, 4), FP16)
+    kinds_of = [dtype(half, name) for name in ("score/Sigmoid", "score/AveragePool", "TopK", "pick/GatherElements")]
+    assert kinds_of == ["float32", "float32", "float32", "float16"]
+
+
 def with_constant(kind: str, content: np.ndarray) -> Graph:
     net = Net()
     x = net.node(kind, [net.conv(net.image, "a", 3, 4), constant(net.graph, "c", content)], f"odd/{kind}", 4)

@@ -29,9 +29,7 @@ _EXACT_INPUTS = {
 
 _MIXERS = (
     *WEIGHTED_OPS,
-    "AveragePool",
     "Einsum",
-    "GlobalAveragePool",
     "GridSample",
     "GroupNormalization",
     "InstanceNormalization",
@@ -39,7 +37,8 @@ _MIXERS = (
     "Resize",
     "RoiAlign",
 )
-"""What makes features of many values: their rounding is noise that training has seen, and no decision follows at once."""
+"""What makes features of many values: their rounding is noise that training has seen, and no decision follows at once. Pooling
+is none of them: Panoptic FCN smooths its scores with it."""
 
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 _WALKED = (ir.DataType.FLOAT, ir.DataType.BOOL)
