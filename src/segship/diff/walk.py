@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+import onnx_ir as ir
 
 from segship.core.backend import Array, Feeds
 from segship.core.graph import Graph
@@ -106,17 +107,44 @@ def _compare(
     computed = [name for name in names if values[name].producer() is not None]
     clean = run_graph(tensors_graph(graph, computed), feeds)
     forced = {name: usable[name] for name in dict.fromkeys(each for name in names for each in reads[name])}
-    own = run_graph(tensors_graph(forced_graph(graph, forced), computed), forced_feeds(feeds, forced))
+    ranked = {name: source for name in computed if (source := _ranked(values[name])) is not None and source not in _inputs(graph)}
+    asked = list(dict.fromkeys([*computed, *ranked.values()]))
+    own = run_graph(tensors_graph(forced_graph(graph, forced), asked), forced_feeds(feeds, forced))
     for name in names:
         expected = own[name] if name in own else feeds[name]
         if name in foreign and inner.held[name].scale is not None:
             result.hidden += 1  # blocks of a transposed convolution, say
             continue
-        step = _step(graph, name, engine[name], clean.get(name, expected), expected, limit)
+        if name in ranked and engine[name].shape == expected.shape:
+            step = _rank_step(graph, name, engine[name], expected, forced.get(ranked[name], own[ranked[name]]), limit)
+        else:
+            step = _step(graph, name, engine[name], clean.get(name, expected), expected, limit)
         result.steps.append(step)
         if step.state == "diverges" and result.first is None:
             inputs = {each: forced[each] for each in reads[name]}
             result.first = Segment(graph, name, feeds, inputs, engine[name], expected)
+
+
+def _inputs(graph: Graph) -> set[str]:
+    """Names of what is fed."""
+    return {spec.name for spec in graph.signature.inputs}
+
+
+def _ranked(value: ir.Value) -> str | None:
+    """The value that a TopK ranks, where ``value`` is its places; None for other values."""
+    node = value.producer()
+    if node is None or node.op_type != "TopK" or value is not node.outputs[1] or node.inputs[0] is None:
+        return None
+    return node.inputs[0].name
+
+
+def _rank_step(graph: Graph, name: str, found: Array, expected: Array, ranked: Array, limit: float) -> Step:
+    """Places are compared by what lies there: at a tie (scores of minus infinity, say) any of them is right."""
+    node = values_of(graph.ir.graph)[name].producer()
+    assert node is not None
+    axis = node.attributes.get_int("axis", -1)
+    there = [np.take_along_axis(ranked, np.clip(places, 0, ranked.shape[axis] - 1), axis) for places in (found, expected)]
+    return _step(graph, name, there[0], there[1], there[1], limit)
 
 
 def _step(graph: Graph, name: str, found: Array, clean: Array, expected: Array, limit: float) -> Step:
