@@ -47,7 +47,7 @@ def panoptic_fcn(folder: Path) -> tuple[Any, Any]:
 
 
 @pytest.mark.slow
-# found: 0.996, 0.937, 0.857
+# found: 0.996, 0.90 to 0.94, and 0.995 or, where one close choice flips, 0.857 (images moved by 2**-11 show either)
 @pytest.mark.parametrize(("load", "least"), [(pointrend, 0.99), (maskrcnn, 0.8), (panoptic_fcn, 0.8)])
 def test_half_precision_of_a_family_that_chooses(load: Any, least: float, tmp_path: Path) -> None:
     case, model = load(tmp_path)
