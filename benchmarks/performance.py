@@ -1,6 +1,6 @@
-"""Measure the speed of the two families at their usual sizes and write docs/performance.md.
+"""Measure the speed of the five families at their usual sizes and write docs/performance.md.
 
-    .venv/bin/python benchmarks/performance.py            (about five minutes on two cores; nothing else should run)
+    .venv/bin/python benchmarks/performance.py            (about twenty minutes on two cores; nothing else should run)
 
 All candidates of one network are timed in one run, in turns; every ratio is between medians of that run. Weights are random
 (speed does not depend on them), scenes are the calibration images, INT8 is what `segship deploy` would build.
@@ -13,16 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from networks import NETWORKS, Network
 
 from segship.backends import load_backend
 from segship.core.environment import available_threads
-from segship.core.spec import Size
 from segship.evidence.measure import Key, Schedule
 from segship.evidence.records import Timing
 from segship.judging import REFERENCE, machine, time_all
@@ -38,52 +37,13 @@ RUNS = 3
 """Timed runs of a candidate in each of its turns."""
 
 
-@dataclass(frozen=True)
-class Network:
-    """A published network at its usual input size."""
-
-    title: str
-    family: str
-    hyperparameters: dict[str, Any]
-    facts: dict[str, Any]
-    size: Size
-
-
-NETWORKS = (
-    Network(
-        "UNet, 3 to 2 classes, 64 to 1024 channels, 256 x 256",
-        "unet",
-        {"n_channels": 3, "n_classes": 2, "widths": [64, 128, 256, 512, 1024], "bilinear": False},
-        {"scale": 1.0},
-        (256, 256),
-    ),
-    Network(
-        "SegFormer-B1, 19 classes, 512 x 512",
-        "segformer",
-        {
-            "n_classes": 19,
-            "dims": [64, 128, 320, 512],
-            "depths": [2, 2, 2, 2],
-            "heads": [1, 2, 5, 8],
-            "hidden": [256, 512, 1280, 2048],
-            "sr_ratios": [8, 4, 2, 1],
-            "head_width": 256,
-            "layer_norm_eps": 1e-6,
-        },
-        {"test_mode": "whole", "resize": {"type": "fit", "long": 512, "short": 512, "kernel": "cv2_linear"}},
-        (512, 512),
-    ),
-)
-
-
 def main() -> None:
     """Measure and write the page."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "performance.md")
-    arguments.add_argument("--rounds", type=int, default=9)
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        sections = [section(network, Path(scratch) / network.family, options.rounds) for network in NETWORKS]
+        sections = [section(network, Path(scratch) / network.family) for network in NETWORKS]
         sections.append(start_section(Path(scratch)))
     options.output.write_text("\n".join([head(), *sections]))
     print(options.output)
@@ -98,18 +58,21 @@ def head() -> str:
         f"{here.threads} threads, {here.processor.model} ({' '.join(here.processor.instruction_sets)}).\n{packages}, Python {here.python}.\n\n"
         "All candidates of a table ran in one process, in turns, PyTorch eager FP32 among them; times are milliseconds, `times` is\n"
         "PyTorch's median over the candidate's. *Network* is arrays in, arrays out: for PyTorch up to the logits, for an engine up to\n"
-        "the finished label map (resize and decision included). *Image* is a JPEG file in, a label map out. *Over network* is what\n"
-        "reading, preparing and decoding add to the engine's network: the median of the ratios within each round.\n"
+        "the finished label map (resize and decision included), of objects up to the raw detections or segments. *Image* is a JPEG\n"
+        "file in, the finished result out. *Over network* is what reading, preparing and decoding add to the engine's network: the\n"
+        "median of the ratios within each round. *Post* is the decoding alone, raw outputs in, result out (pasting masks, merging\n"
+        "segments; nothing where the label map is the network's own), and its share of ONNX Runtime's FP32 network.\n"
     )
 
 
-def section(network: Network, folder: Path, rounds: int) -> str:
+def section(network: Network, folder: Path) -> str:
     """The table of one network."""
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     checkpoint = folder / "model.pth"
-    torch.save(build_module(network.family, network.hyperparameters).state_dict(), checkpoint)
-    write_dataset(folder / "scenes", range(16), network.size)
+    state = build_module(network.family, network.hyperparameters).state_dict()
+    torch.save({network.wrapper: state} if network.wrapper else state, checkpoint)
+    write_dataset(folder / "scenes", range(network.calibration), network.size)
     images = sorted((folder / "scenes").glob("*.jpg"))
     model = load_model(checkpoint, **network.facts)
     graph = export(model, image_size=network.size)
@@ -120,10 +83,25 @@ def section(network: Network, folder: Path, rounds: int) -> str:
         engines[f"{name} fp32"] = build(graph_for(quantiser, graph, traits, "fp32"), name, folder / f"{name}-fp32.engine")
         engines[f"{name} int8"] = build(graph_for(quantiser, graph, traits, "int8"), name, folder / f"{name}-int8.engine")
     predictors: dict[str, Predictor] = {REFERENCE: model, **{name: load_engine(engine.path) for name, engine in engines.items()}}
-    timings = time_all(predictors, images[0], machine(available_threads()), Schedule(rounds=rounds, runs_per_turn=RUNS))
-    rows = [row(name, timings, engines) for name in predictors]
-    header = "| candidate | network median | p95 | times | image median | p95 | times | over network | INT8 layers | MB |"
-    return "\n".join([f"## {network.title}\n", header, "|---|" + "---:|" * 9, *rows, ""])
+    schedule = Schedule(rounds=network.rounds, runs_per_turn=RUNS if network.rounds > 3 else 1)
+    timings = time_all(predictors, images[0], machine(available_threads()), schedule)
+    decoding = {name: decode_ms(each, images[0]) for name, each in predictors.items()}
+    whole = timings["onnxruntime fp32", "network"].median_ms
+    rows = [f"{row(name, timings, engines)} {decoding[name]:.1f} ({100 * decoding[name] / whole:.0f} %) |" for name in predictors]
+    header = "| candidate | network median | p95 | times | image median | p95 | times | over network | INT8 layers | MB | post |"
+    return "\n".join([f"## {network.title}\n", header, "|---|" + "---:|" * 10, *rows, ""])
+
+
+def decode_ms(predictor: Predictor, image: Path) -> float:
+    """Milliseconds from raw outputs to the result: the median of seven."""
+    prepared = predictor.prepare(image)
+    outputs = predictor.session.run(predictor.feeds(prepared.tensor, prepared.frame))
+    seconds = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        predictor.decode(outputs, prepared.frame)
+        seconds.append(time.perf_counter() - begin)
+    return 1000 * median(seconds)
 
 
 def graph_for(quantiser: Quantiser, graph: Any, traits: Any, precision: str) -> Any:
@@ -156,7 +134,8 @@ def row(name: str, timings: dict[Key, Timing], engines: dict[str, Any]) -> str:
 
 def over_network(network: Timing, image: Timing) -> float:
     """Image time over network time: the median of the rounds' own ratios, since the machine's speed drifts between rounds."""
-    turns = [each.samples_ms[index : index + RUNS] for each in (network, image) for index in range(0, len(each.samples_ms), RUNS)]
+    runs = RUNS if len(network.samples_ms) > RUNS * 3 else 1
+    turns = [each.samples_ms[index : index + runs] for each in (network, image) for index in range(0, len(each.samples_ms), runs)]
     half = len(turns) // 2
     return median(median(after) / median(before) for before, after in zip(turns[:half], turns[half:], strict=True))
 

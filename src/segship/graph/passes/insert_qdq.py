@@ -141,8 +141,7 @@ def _insert_pair(graph: ir.Graph, value: ir.Value, bounds: Range) -> float:
         path=path,
     )
     for node, index in uses:
-        if node.op_type != "Shape":
-            node.replace_input_with(index, up.outputs[0])
+        node.replace_input_with(index, up.outputs[0])
     if producer is None:
         graph.insert_before(graph[0], [down, up])
     else:
