@@ -54,7 +54,7 @@ def optimise(graph: Graph) -> Graph:
 def written(graph: Graph, plan: PrecisionPlan, ranges: Mapping[str, Range] | None = None) -> Graph:
     """An optimised float32 graph with ``plan`` written into it; ``ranges`` are needed where it asks for INT8.
 
-    INT8 comes first: it is made from float32 weights and ranges, and half precision follows it (docs/decisions/0009).
+    INT8 comes first: it is made from float32 weights and ranges, and half precision follows it (docs/decisions/0008).
     """
     steps = []
     if "int8" in plan.precisions:

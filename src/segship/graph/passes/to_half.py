@@ -2,7 +2,7 @@
 
 Inputs and outputs of the graph keep their types, integer arithmetic is not touched, and weights of half layers are stored
 in half precision. After ``insert_qdq`` in the same stage: INT8 weights are made from float32 ones, and DequantizeLinear
-gives half precision by the type of its scale, without a Cast (docs/decisions/0009).
+gives half precision by the type of its scale, without a Cast (docs/decisions/0008).
 """
 
 from __future__ import annotations
