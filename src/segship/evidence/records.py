@@ -79,6 +79,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     def __bool__(self) -> bool:
         return self.passed
 
+    def is_broken(self, limit: Limit) -> bool:
+        """Whether a limit was broken.
+
+        A quantity without a value was either left out, which breaks nothing, or not finite, which fails the verdict: so it is
+        broken when no other limit explains a failure.
+        """
+        if limit.quantity in self.measured:
+            return not limit.holds(self.measured[limit.quantity])
+        known = [other for other in self.limits if other.quantity in self.measured]
+        return not self.passed and all(other.holds(self.measured[other.quantity]) for other in known)
+
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Wall-clock samples of one candidate, taken in turns with the others named in ``beside``.
@@ -146,9 +157,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
             f"allowed {'at most' if limit.at_most is not None else 'at least'} "
             f"{limit.at_most if limit.at_most is not None else limit.at_least:g}"
             for verdict in self.verdicts
-            if not verdict.passed
             for limit in verdict.limits
-            if not limit.holds(verdict.measured.get(limit.quantity, float("nan")))
+            if verdict.is_broken(limit)
         ]
         return (*((self.skipped,) if self.skipped else ()), *broken)
 

@@ -94,22 +94,10 @@ def measured_text(value: float, limit: Limit) -> str:
     return words.beside(value, [bound for bound in (limit.at_least, limit.at_most) if bound is not None])
 
 
-def is_broken(verdict: Verdict, limit: Limit) -> bool:
-    """Whether a limit was broken.
-
-    A quantity without a value was either left out, which breaks nothing, or not finite, which fails the verdict: so it
-    is broken when no other limit explains a failure.
-    """
-    if limit.quantity in verdict.measured:
-        return not limit.holds(verdict.measured[limit.quantity])
-    known = [other for other in verdict.limits if other.quantity in verdict.measured]
-    return not verdict.passed and all(other.holds(verdict.measured[other.quantity]) for other in known)
-
-
 def broken_limits(candidate: Candidate) -> Iterator[str]:
     """A sentence for each limit that does not hold."""
     for verdict in candidate.verdicts:
-        broken = [limit for limit in verdict.limits if is_broken(verdict, limit)]
+        broken = [limit for limit in verdict.limits if verdict.is_broken(limit)]
         yield from (_broken_limit(verdict, limit) for limit in broken)
         if not broken and not verdict.passed:
             yield f"not true: {verdict.title}"

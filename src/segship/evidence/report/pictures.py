@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from segship.core.errors import BadArgument
 from segship.core.image import ImageArray
 from segship.core.predictions import Prediction
-from segship.draw import Color, Entry, differing, mark, overlay, paint, palette
+from segship.draw import Color, Entry, differing, mark, paint, palette
 
 _WIDEST = 480
 """Longer side of a picture in the page, pixels: sharp at half that size on a dense screen, about 25 kB."""
@@ -58,15 +58,15 @@ def example_picture(
 ) -> ExamplePicture:
     """Draw one example for the report, already small. ``photo`` is (h, w, 3) uint8 RGB, both predictions are of its size."""
     differs = differing(reference, candidate)
-    _, seen = paint(reference, photo, tuple(classes), palette(classes, colors))
-    _, also_seen = paint(candidate, photo, tuple(classes), palette(classes, colors))
+    expected, seen = paint(reference, photo, tuple(classes), palette(classes, colors), names=False)
+    found, also_seen = paint(candidate, photo, tuple(classes), palette(classes, colors), names=False)
     size = _small_size(photo)
     small = _shrunk(photo, size)
     return ExamplePicture(
         name=name,
         photo=small,
-        reference=_shrunk(overlay(photo, reference, classes, colors, legend=False), size),
-        candidate=_shrunk(overlay(photo, candidate, classes, colors, legend=False), size),
+        reference=_shrunk(expected, size),
+        candidate=_shrunk(found, size),
         disagreement=mark(small, _visible(differs, size)),
         agreement=100 * float(1 - differs.mean()),
         legend=tuple((entry.name, entry.color) for entry in _either(seen, also_seen)),

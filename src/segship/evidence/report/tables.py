@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from segship.core.precision import PrecisionReport
 from segship.evidence.records import Candidate, ClassScore, Deployment, Verdict
 from segship.evidence.report import words
-from segship.evidence.report.outcome import broken_limits, find_reference, is_broken, limit_text, measured_text, speed
+from segship.evidence.report.outcome import broken_limits, find_reference, limit_text, measured_text, speed
 
 
 class CandidateRow(NamedTuple):
@@ -124,7 +124,7 @@ def guard_rows(verdict: Verdict) -> Iterator[GuardRow]:
     """Each limit with what was measured; then what was measured without a limit."""
     for limit in verdict.limits:
         value = verdict.measured.get(limit.quantity)
-        state: State = "fail" if is_broken(verdict, limit) else "info" if value is None else "pass"
+        state: State = "fail" if verdict.is_broken(limit) else "info" if value is None else "pass"
         measured = "not measured" if value is None else measured_text(value, limit)
         yield GuardRow(words.quantity(limit.quantity), measured, limit_text(limit), limit.reason, state)
     bound = {limit.quantity for limit in verdict.limits}

@@ -29,6 +29,7 @@ from segship.models.panopticfcn.configs import Rules, Share, rules_of
 from segship.models.panopticfcn.layout import architecture, renamed
 from segship.models.panopticfcn.network import PanopticFCN
 from segship.models.parts import coco
+from segship.models.parts.resnet import ResNetShape
 
 NAME = "panopticfcn"
 
@@ -78,6 +79,12 @@ def build(hyperparameters: Mapping[str, Any]) -> nn.Module:
     return PanopticFCN(hyperparameters)
 
 
+def _name(config: str, hyperparameters: Mapping[str, Any]) -> str:
+    """The published configuration, or the network's own depth where no published one has it."""
+    depth = ResNetShape.from_facts(hyperparameters).depth
+    return config.lower() if f"r{depth}-" in f"{config.lower()}-" else f"r{depth}"
+
+
 def read(checkpoint: Checkpoint, facts: Facts) -> tuple[ModelSpec, Tensors]:
     """Spec and tensors of an official checkpoint."""
     assumed: list[Assumption] = []
@@ -90,7 +97,7 @@ def read(checkpoint: Checkpoint, facts: Facts) -> tuple[ModelSpec, Tensors]:
     hyperparameters = {**shape, "stride_in_1x1": _stride_in_1x1(facts, shape, assumed), **_network_rules(rules)}
     spec = ModelSpec(
         family=NAME,
-        variant=f"panopticfcn-{config.lower()}",
+        variant=f"panopticfcn-{_name(config, hyperparameters)}",
         task="panoptic",
         hyperparameters=hyperparameters,
         image=_image(facts, rules, assumed),
