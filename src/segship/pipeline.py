@@ -26,6 +26,7 @@ from segship.core.spec import RAW_OUTPUT, ExactResize, Frame, ModelSpec, Signatu
 from segship.datasets.images import image_size
 from segship.graph.export import Difference, check_export, dense_difference
 from segship.graph.export import export as export_module
+from segship.graph.full_masks import full_masks
 from segship.graph.labels import label_map
 from segship.graph.plan import check_plan
 from segship.graph.recipe import legalised, optimise, written
@@ -93,12 +94,15 @@ def model_signature(spec: ModelSpec) -> Signature:
     )
 
 
-def export(model: ModelPredictor, *, image_size: Size | None = None, output: Literal["logits", "labels"] | None = None) -> Graph:
+def export(
+    model: ModelPredictor, *, image_size: Size | None = None, output: Literal["logits", "labels", "instances"] | None = None
+) -> Graph:
     """The model as an optimised FP32 graph, checked on the spot against PyTorch.
 
     ``image_size``: the (height, width) of all images to come, which fixes the network's input size; None keeps sizes free.
     ``output``: ``"labels"`` puts the resize and the decision into the graph, so that logits never leave it (the default of
-    semantic models but for sliding-window ones, which need logits); ``"logits"`` is the raw network output of any task.
+    semantic models but for sliding-window ones, which need logits); ``"logits"`` is the raw network output of any task;
+    ``"instances"`` pastes the masks of detections inside the graph.
     Raises :class:`segship.core.errors.BuildFailed` and its kinds.
     """
     spec = model.spec
@@ -117,6 +121,8 @@ def export(model: ModelPredictor, *, image_size: Size | None = None, output: Lit
         check_export(graph, model.model.module, open_graph, dense_difference, limit=EXPORT_LIMIT)
     else:
         check_export(graph, model.model.module, open_graph, _decoded_difference(spec), limit=EXPORT_DISAGREEMENT)
+    if output == "instances":
+        return full_masks(graph, image_size)
     if output == "logits" or spec.slide is not None or spec.task != "semantic":
         return graph
     return optimise(label_map(exported, image_size))

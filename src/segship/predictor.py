@@ -90,7 +90,7 @@ class Predictor:
             raise BadImage(
                 self._size_sentence(frame.image, (tensor.shape[2], tensor.shape[3]), "network input", signature.input_size)
             )
-        if signature.output == "labels" and signature.image_size not in (None, frame.image):
+        if signature.output in ("labels", "instances") and signature.image_size not in (None, frame.image):
             raise BadImage(self._size_sentence(frame.image, frame.image, "image", signature.image_size))
         sizes = {"image_size": frame.image, "content_size": frame.content}
         side_inputs = [spec.name for spec in signature.inputs if spec.name in sizes]

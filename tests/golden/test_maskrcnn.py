@@ -41,6 +41,8 @@ SMALLEST = tuple({case.is_mmdetection: case for case in sorted(FOUND, key=lambda
 """One case of each code base."""
 EXPORTED = FOUND if NAMED else SMALLEST
 """Exporting takes long: without a named directory, one case of each code base has its graph run."""
+ENGINES = pytest.mark.usefixtures() if NAMED else pytest.mark.slow
+"""Exporting a ResNet-50 takes long: the default tests run engines of the small networks in tests/pipeline instead."""
 
 
 @dataclass
@@ -111,6 +113,7 @@ def exported(loaded: Loaded) -> Any:
     return segship.export(loaded.model, image_size=loaded.case.image.shape[:2])
 
 
+@ENGINES
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loaded", EXPORTED, indirect=True, ids=lambda case: case.name)
 def test_engine(loaded: Loaded, exported: Any, backend: str) -> None:

@@ -29,6 +29,8 @@ FOUND = cases(Path(NAMED or CASES))
 ONE_OF_EACH = list({case.model["position_head"]["deform"]: case for case in reversed(FOUND)}.values())[::-1]
 EXPORTED = FOUND if NAMED else ONE_OF_EACH
 """Exporting takes long: without a named directory, one case with and one without deformable convolutions is exported."""
+ENGINES = pytest.mark.usefixtures() if NAMED else pytest.mark.slow
+"""Exporting a ResNet-50 takes long: the default tests run engines of the small networks in tests/pipeline instead."""
 
 FREE_SIZES = [pytest.param(case, marks=() if NAMED else pytest.mark.slow) for case in ONE_OF_EACH]
 
@@ -144,6 +146,7 @@ def assert_nothing(predictor: Any, image: np.ndarray) -> None:
         assert not found.ids.any()
 
 
+@ENGINES
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loaded", EXPORTED, indirect=True, ids=lambda case: case.name)
 def test_engine(loaded: Loaded, exported: Graph, backend: str) -> None:
@@ -152,6 +155,7 @@ def test_engine(loaded: Loaded, exported: Graph, backend: str) -> None:
         assert batch_faults(engine, loaded.case.image) == []
 
 
+@ENGINES
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loaded", EXPORTED[:1], indirect=True, ids=lambda case: case.name)
 def test_engine_finds_nothing(loaded: Loaded, exported: Graph, backend: str) -> None:

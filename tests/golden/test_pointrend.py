@@ -32,6 +32,8 @@ FOUND = tuple(cases(Path(NAMED or CASES), "pointrend"))
 PADDED = next(case for case in cases(CASES, "pointrend") if case.model["sizes"]["resized_hw"] != case.model["sizes"]["padded_hw"])
 EXPORTED = FOUND if NAMED else (PADDED,)
 """Exporting takes long: without a named directory, one case has its graph run."""
+ENGINES = pytest.mark.usefixtures() if NAMED else pytest.mark.slow
+"""Exporting a ResNet-50 takes long: the default tests run engines of the small networks in tests/pipeline instead."""
 
 INPUT_LIMIT = 2e-5
 """Pixel minus mean, up to 152, in float32 here and there: one unit in the last place is 1.5e-5."""
@@ -223,12 +225,14 @@ def exported(loaded: Loaded) -> Any:
     return segship.export(loaded.model, image_size=loaded.case.labels.shape, output="logits")
 
 
+@ENGINES
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loaded", EXPORTED, indirect=True, ids=lambda case: case.name)
 def test_engine(loaded: Loaded, exported: Any, backend: str) -> None:
     assert engine_faults(loaded, exported, backend) == []
 
 
+@ENGINES
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loaded", EXPORTED, indirect=True, ids=lambda case: case.name)
 def test_engine_with_labels(loaded: Loaded, exported: Any, backend: str) -> None:

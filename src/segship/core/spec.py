@@ -222,7 +222,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """What a built graph takes and gives.
 
     ``output``: ``"labels"`` is a label map (batch, height, width) in the original image's frame, already resized and
-    decided; the other kinds are the raw network outputs, which the task decodes.
+    decided; ``"instances"`` is detections whose masks (batch, n, height, width) uint8 are pasted into that frame; the other
+    kinds are the raw network outputs, which the task decodes.
     ``input_size``: the fixed network input size, or None when height and width are free.
     ``image_size``: the original image size that the label map is made for; None when it is free, and then
     a label graph takes it as an input of its own, ``image_size`` int64 (2,) = (height, width). ``content_size`` is another
@@ -231,6 +232,6 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    output: Literal["logits", "labels", "detections", "panoptic_parts"]
+    output: Literal["logits", "labels", "detections", "instances", "panoptic_parts"]
     input_size: Size | None
     image_size: Size | None

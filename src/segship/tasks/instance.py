@@ -11,7 +11,7 @@ from segship.core.predictions import Instances
 from segship.core.spec import Frame, InstanceDecode, ModelSpec
 from segship.tasks.average_precision import AveragePrecision
 from segship.tasks.matching import agreement
-from segship.tasks.paste import paste
+from segship.tasks.paste import cut_out, paste
 
 __all__ = ["METRIC", "agreement", "decode", "scorer"]
 
@@ -31,15 +31,16 @@ def scorer(n_classes: int, ignore: int | None) -> AveragePrecision:
 
 
 def _instances(detections: tuple[Array, ...], decode: InstanceDecode, frame: Frame) -> Instances:
-    """One image's boxes, scores, classes, masks and count in its own frame."""
+    """One image's boxes, scores, classes, masks and count in its own frame; masks may be pasted already (uint8)."""
     boxes, scores, classes, masks, count = detections
     n, (height, width) = int(count), frame.image
     factor = np.array([width / frame.content[1], height / frame.content[0]] * 2, np.float32)
     scaled = np.clip(boxes[:n].astype(np.float32) * factor, 0, np.array([width, height] * 2, np.float32))
+    pasted = masks.dtype == np.uint8
     return Instances(
         size=frame.image,
         boxes=scaled,
         scores=scores[:n].astype(np.float32),
         classes=classes[:n].astype(np.int64),
-        masks=paste(masks[:n].astype(np.float32), scaled, frame.image, decode),
+        masks=cut_out(masks[:n].astype(np.bool_)) if pasted else paste(masks[:n].astype(np.float32), scaled, frame.image, decode),
     )

@@ -26,6 +26,16 @@ def paste(masks: Floats, boxes: Floats, size: Size, decode: InstanceDecode) -> t
     return tuple(one(mask, box, size, decode.threshold) for mask, box in zip(masks, boxes.astype(np.float32), strict=True))
 
 
+def cut_out(masks: NDArray[np.bool_]) -> tuple[MaskCrop, ...]:
+    """Masks of the whole image (n, height, width) to crops around their pixels."""
+    crops = []
+    for mask in masks:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        top, bottom, left, right = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if len(rows) else (0, 0, 0, 0)
+        crops.append(MaskCrop(int(top), int(left), mask[top:bottom, left:right]))
+    return tuple(crops)
+
+
 def _on_grid(mask: Floats, box: Floats, size: Size, threshold: float) -> MaskCrop:
     """Sample the mask at every pixel's centre, zeros around it (detectron2 and mmdetection ``_do_paste_mask``)."""
     rows = _grid_weights(box[1], box[3], size[0], mask.shape[0])
