@@ -1,4 +1,4 @@
-"""The demo's PointRend, Mask R-CNN and Panoptic FCN as FP32 engines: PyTorch's predictions on both runtimes, one by one and in a batch."""
+"""The demo's PointRend, Mask R-CNN and Panoptic FCN as FP32 engines: PyTorch's predictions, one by one and in a batch."""
 
 from __future__ import annotations
 

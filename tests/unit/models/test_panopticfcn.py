@@ -70,7 +70,7 @@ def test_official_names_and_back() -> None:
 
 def test_what_is_assumed(tmp_path: Path) -> None:
     spec = load_model(saved(STAR, tmp_path / "a.pth")).spec
-    assert spec.variant == "panopticfcn-star-r50-3x"
+    assert spec.variant == "panopticfcn-star-r14-3x"
     assert spec.image.resize == ShortestEdgeResize(800, 1333, "pil_bilinear", "detectron2")
     assert spec.decode == PanopticDecode(3, mask_threshold=0.4, score_threshold=0.2, overlap=0.5, stuff_area=4096)
     assert {"shortest_side", "center_threshold", "stuff_area", "classes", "mean"} <= {each.fact for each in spec.assumed}

@@ -80,9 +80,8 @@ def build(hyperparameters: Mapping[str, Any]) -> nn.Module:
 
 
 def _name(config: str, hyperparameters: Mapping[str, Any]) -> str:
-    """The published configuration, or the network's own depth where no published one has it."""
-    depth = ResNetShape.from_facts(hyperparameters).depth
-    return config.lower() if f"r{depth}-" in f"{config.lower()}-" else f"r{depth}"
+    """The published configuration, with the network's own depth in it."""
+    return config.lower().replace("r50", f"r{ResNetShape.from_facts(hyperparameters).depth}")
 
 
 def read(checkpoint: Checkpoint, facts: Facts) -> tuple[ModelSpec, Tensors]:
