@@ -1,4 +1,7 @@
-"""The published networks that the benchmarks time, at their usual input sizes, with random weights: speed does not depend on them."""
+"""What the benchmarks time: the published networks at their usual input sizes, and the demo's networks of objects.
+
+The published ones have random weights: speed does not depend on them, and thresholds of 0 give as many objects as there can be.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from segship.core.spec import Size, Task
 
 @dataclass(frozen=True)
 class Network:
-    """A published network. ``wrapper``: the key that its official file keeps the state dict under, if any."""
+    """A network. ``wrapper``: the key that its official file keeps the state dict under, if any; ``asset``: trained weights of
+    the demo instead of random ones."""
 
     title: str
     family: str
@@ -22,6 +26,7 @@ class Network:
     calibration: int = 16
     rounds: int = 9
     """Fewer where one run takes seconds."""
+    asset: str | None = None
 
 
 R50 = {
@@ -156,5 +161,13 @@ NETWORKS = (
         wrapper="model",
         calibration=4,
         rounds=3,
+    ),
+    *(
+        Network(f"{title} of the demo, 256 x 256", family, {}, {}, (256, 256), task=task, calibration=12, rounds=5, asset=asset)
+        for title, family, task, asset in (
+            ("PointRend", "scenes-pointrend", "semantic", "scenes-pointrend.pth"),
+            ("Mask R-CNN", "scenes-maskrcnn", "instance", "scenes-maskrcnn.pth"),
+            ("Panoptic FCN", "scenes-panopticfcn", "panoptic", "scenes-panopticfcn.pth"),
+        )
     ),
 )

@@ -69,9 +69,7 @@ def section(network: Network, folder: Path) -> str:
     """The table of one network."""
     folder.mkdir(parents=True)
     torch.manual_seed(0)
-    checkpoint = folder / "model.pth"
-    state = build_module(network.family, network.hyperparameters).state_dict()
-    torch.save({network.wrapper: state} if network.wrapper else state, checkpoint)
+    checkpoint = ROOT / "src" / "segship" / "assets" / network.asset if network.asset else random_checkpoint(network, folder)
     write_dataset(folder / "scenes", range(network.calibration), network.size)
     images = sorted((folder / "scenes").glob("*.jpg"))
     model = load_model(checkpoint, **network.facts)
@@ -90,6 +88,14 @@ def section(network: Network, folder: Path) -> str:
     rows = [f"{row(name, timings, engines)} {decoding[name]:.1f} ({100 * decoding[name] / whole:.0f} %) |" for name in predictors]
     header = "| candidate | network median | p95 | times | image median | p95 | times | over network | INT8 layers | MB | post |"
     return "\n".join([f"## {network.title}\n", header, "|---|" + "---:|" * 10, *rows, ""])
+
+
+def random_checkpoint(network: Network, folder: Path) -> Path:
+    """A file with random weights, as the official code writes it."""
+    torch.manual_seed(0)
+    state = build_module(network.family, network.hyperparameters).state_dict()
+    torch.save({network.wrapper: state} if network.wrapper else state, folder / "model.pth")
+    return folder / "model.pth"
 
 
 def decode_ms(predictor: Predictor, image: Path) -> float:
