@@ -71,7 +71,7 @@ def _chosen_nodes(graph: ir.Graph, plan: PrecisionPlan) -> list[ir.Node]:
         for node in graph
         if node.op_type in WEIGHTED_OPS
         and constant_of(node.inputs[1]) is not None
-        and constant_of(node.inputs[0]) is None
+        and constant_of(_source(node.inputs[0])) is None  # a map of coordinates: computed once, nothing to gain
         and plan.precision_of(place(node), node.op_type) == "int8"
     ]
 
@@ -90,7 +90,7 @@ def _chosen_values(graph: ir.Graph, nodes: Iterable[ir.Node]) -> dict[ir.Value, 
 def _choose(value: ir.Value | None, chosen: dict[ir.Value, None]) -> None:
     """Choose the tensor whose values ``value`` holds; with a Concat also its inputs, or it could not run in INT8."""
     source = _source(value)
-    if source is None or source in chosen:
+    if source is None or source in chosen or constant_of(source) is not None:
         return
     chosen[source] = None
     producer = source.producer()
