@@ -236,3 +236,15 @@ def test_resampled_mean_iou_repeats_images() -> None:
     weights = np.array([[2.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
     expected = [repeated.scores().mean, added(truth, maps).scores().mean]
     assert added(truth, maps).resampled(weights) == pytest.approx(expected)
+
+
+def test_mean_iou_is_that_of_a_plain_confusion_matrix() -> None:
+    truth = truths(6)
+    maps = spoiled(truth, 15)
+    matrix = np.zeros((3, 3), np.int64)
+    for labels, prediction in zip(truth, maps, strict=True):
+        for want, have in zip(labels.ravel().tolist(), prediction.labels.ravel().tolist(), strict=True):
+            if want != 255:
+                matrix[want, have] += 1
+    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    assert added(truth, maps).scores().per_class == pytest.approx(100 * np.diag(matrix) / union, abs=1e-12)

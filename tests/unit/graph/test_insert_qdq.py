@@ -12,11 +12,11 @@ from segship.core.errors import BuildFailed
 from segship.core.graph import Graph
 from segship.core.precision import Keep, PrecisionPlan
 from segship.graph.histogram import Histogram, Range
-from segship.graph.passes.edit import constant_of, place
+from segship.graph.passes.edit import constant, constant_of, place
 from segship.graph.passes.insert_qdq import insert_qdq, scale_and_zero_point, tensors_to_quantise, weight_scale
 from segship.graph.passes.legalise import legalise
 from segship.graph.plan import int8_plan
-from unit.graph.networks import Net, PlainSession, images, kinds, named, small_unet
+from unit.graph.networks import SIZE, Net, PlainSession, images, kinds, named, small_unet
 
 ALL = PrecisionPlan("int8")
 NOISE_LIMIT = 0.05
@@ -197,3 +197,17 @@ def test_a_runtime_gives_the_bias_of_a_channel_of_almost_no_weight(
     expected = PlainSession(graph).run({"image": image})["logits"]
     found = module.load(directory, quantised.signature, threads=1).run({"image": image})["logits"]
     assert (found - expected).std() < NOISE_LIMIT * expected.std()
+
+
+def test_constant_activations_stay_float_also_behind_operators_that_move_them() -> None:
+    """A map of coordinates is a constant of the graph: no range can be observed for it, and nothing would be gained."""
+    net = Net()
+    places = net.weight("places", 1, *SIZE)
+    moved = net.node("Unsqueeze", [places, constant(net.graph, "axes", np.array([0], np.int64))], "coords/Unsqueeze", 1)
+    where = net.conv(moved, "coords", 1, 4)
+    logits = net.node("Add", [net.conv(net.image, "stem", 3, 4), where], "add/Add", 4)
+    graph = net.done(net.conv(net.node("Relu", [logits], "add/Relu", 4), "last", 4, 3), 3)
+    quantised = insert_qdq(graph, ranges_of(graph), ALL)
+    asked = quantised.asked()
+    assert asked["coords/Conv"] == "fp32"
+    assert asked["stem/Conv"] == asked["last/Conv"] == "int8"
