@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,6 +34,7 @@ from segship.scenes import write_dataset
 
 ROOT = Path(__file__).parents[1]
 BACKENDS = ("onnxruntime", "openvino")
+START = "A whole command: `segship predict ENGINE IMAGE` with the demo's UNet, 256 x 256"
 RUNS = 3
 """Timed runs of a candidate in each of its turns."""
 
@@ -41,12 +43,24 @@ def main() -> None:
     """Measure and write the page."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "performance.md")
+    arguments.add_argument("--only", default="", help="measure the sections whose title holds this, keep the others of the page")
     options = arguments.parse_args()
+    kept = sections_of(options.output) if options.only else {}
     with tempfile.TemporaryDirectory() as scratch:
-        sections = [section(network, Path(scratch) / network.family) for network in NETWORKS]
-        sections.append(start_section(Path(scratch)))
-    options.output.write_text("\n".join([head(), *sections]))
+        titles = {network.title: partial(section, network, Path(scratch) / network.family) for network in NETWORKS}
+        titles[START] = partial(start_section, Path(scratch))
+        for title, measured in titles.items():
+            if options.only in title:
+                kept[title] = measured()
+                sections = [kept[each] for each in titles if each in kept]
+                options.output.write_text("\n".join([head(), *sections]))  # after each: an interruption loses nothing
     print(options.output)
+
+
+def sections_of(page: Path) -> dict[str, str]:
+    """The sections of a page that was written before, by title."""
+    parts = page.read_text().split("\n## ")[1:] if page.is_file() else []
+    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in parts}
 
 
 def head() -> str:
@@ -68,7 +82,6 @@ def head() -> str:
 def section(network: Network, folder: Path) -> str:
     """The table of one network."""
     folder.mkdir(parents=True)
-    torch.manual_seed(0)
     checkpoint = ROOT / "src" / "segship" / "assets" / network.asset if network.asset else random_checkpoint(network, folder)
     write_dataset(folder / "scenes", range(network.calibration), network.size)
     images = sorted((folder / "scenes").glob("*.jpg"))
@@ -153,7 +166,7 @@ def start_section(folder: Path) -> str:
     image = next((folder / "start").glob("*.jpg"))
     model = load_model(checkpoint)
     lines = [
-        "## A whole command: `segship predict ENGINE IMAGE` with the demo's UNet, 256 x 256\n",
+        f"## {START}\n",
         "| engine | median s | of runs |",
         "|---|---:|---:|",
     ]
