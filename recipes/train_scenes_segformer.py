@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def config() -> dict[str, Any]:
+def config(classes: Sequence[str]) -> dict[str, Any]:
     """`config.json`: what transformers' SegformerForSemanticSegmentation needs to know."""
     return {
         "architectures": ["SegformerForSemanticSegmentation"],
@@ -114,17 +115,17 @@ def config() -> dict[str, Any]:
         "layer_norm_eps": 1e-6,
         "decoder_hidden_size": B0["head_width"],
         "semantic_loss_ignore_index": 255,
-        "id2label": {str(index): name for index, name in enumerate(CLASSES)},
-        "label2id": {name: index for index, name in enumerate(CLASSES)},
+        "id2label": {str(index): name for index, name in enumerate(classes)},
+        "label2id": {name: index for index, name in enumerate(classes)},
     }
 
 
-def preprocessor(side: int) -> dict[str, Any]:
-    """`preprocessor_config.json`: resize bilinearly to a square, then ImageNet's mean and deviation."""
+def preprocessor(size: tuple[int, int]) -> dict[str, Any]:
+    """`preprocessor_config.json`: resize bilinearly to one (height, width), then ImageNet's mean and deviation."""
     return {
         "image_processor_type": "SegformerImageProcessor",
         "do_resize": True,
-        "size": {"height": side, "width": side},
+        "size": {"height": size[0], "width": size[1]},
         "resample": 2,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -135,17 +136,16 @@ def preprocessor(side: int) -> dict[str, Any]:
     }
 
 
-def save(net: nn.Module, out: Path, side: int) -> None:
-    """The model folder, and the colours beside it."""
-    folder = out / "scenes-segformer"
+def save(net: nn.Module, folder: Path, classes: Sequence[str], colors: Sequence[Any], size: tuple[int, int]) -> None:
+    """The model folder, and the colours beside it; ``size``: (height, width) of the network's input."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(hugging_face(net.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
-    facts = {"colors": COLORS, "num_heads": B0["heads"]}
+    facts = {"colors": colors, "num_heads": B0["heads"]}
     for path, content in (
-        (folder / "config.json", config()),
-        (folder / "preprocessor_config.json", preprocessor(side)),
-        (out / "scenes-segformer.facts.json", facts),
+        (folder / "config.json", config(classes)),
+        (folder / "preprocessor_config.json", preprocessor(size)),
+        (folder.with_name(f"{folder.name}.facts.json"), facts),
     ):
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -179,7 +179,7 @@ def main() -> None:
     )
     best, log = train(net, data.to(device), val, settings, prepare)
 
-    save(best, options.out, options.input)
+    save(best, options.out / "scenes-segformer", CLASSES, COLORS, (options.input, options.input))
     best.load_state_dict({k: t.half().float() if t.is_floating_point() else t for k, t in best.state_dict().items()})
     miou, each = scores(confusion(best, test, settings, prepare))
     facts = {"recipe": "scenes-segformer", "input": options.input, "test_miou": round(miou, 2)}
