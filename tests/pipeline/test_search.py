@@ -9,10 +9,11 @@ import torch
 
 import segship.search.mixed as mixed
 import segship.search.search as search
-from segship.deploy import Delivered, Options, deploy
+from segship.deploy import Delivered, deploy
 from segship.evidence.measure import Schedule
 from segship.scenes import write_dataset
 from segship.search.store import EngineStore
+from segship.trial import Options
 
 OUTLIER = 400.0
 """How much larger one channel is than its neighbours: at 255 steps, nothing is left of the others."""

@@ -81,8 +81,8 @@ def deploy(
     as_json: bool,
 ) -> int:
     """From CHECKPOINT and a folder of images to the fastest engine that is still right, with its evidence and report."""
-    from segship.deploy import Options
     from segship.deploy import deploy as run
+    from segship.trial import Options
 
     search = Options(
         backend=backend,

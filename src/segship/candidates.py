@@ -1,0 +1,93 @@
+"""Which engines to try, how each is built, and which of them is delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segship.backends import DEPLOYABLE, load_backend, usable_backend
+from segship.core.errors import BackendUnavailable, BadArgument, BuildFailed
+from segship.core.precision import Precision
+from segship.evidence.records import Candidate
+from segship.judging import Tried
+from segship.pipeline import build
+from segship.quantiser import Quantiser
+from segship.trial import Options, Stages
+
+
+def wanted_candidates(options: Options) -> list[Candidate]:
+    """Every backend and precision to try; those that cannot be tried here carry the reason.
+
+    Raises :class:`BadArgument` for FP16 (no backend here runs it on this processor), :class:`BackendUnavailable` when the
+    one backend asked for is missing.
+    """
+    names = DEPLOYABLE if options.backend == "auto" else (options.backend,)
+    if options.backend != "auto":
+        usable_backend(options.backend)
+    candidates = []
+    for name in names:
+        backend = load_backend(name)
+        precisions: tuple[Precision, ...] = ("fp32", "int8") if options.precision == "auto" else (options.precision,)
+        for precision in precisions:
+            problem = backend.probe()
+            if problem is None and precision not in backend.TRAITS.precisions:
+                problem = (
+                    f"{name} accepts {precision} graphs and runs them in fp32 on this processor; "
+                    f"it runs {', '.join(backend.TRAITS.precisions)}"
+                )
+            candidates.append(Candidate(name=f"{name} {precision}", backend=name, precision=precision, skipped=problem))
+    if all(candidate.skipped for candidate in candidates):
+        reasons = "; ".join(dict.fromkeys(str(candidate.skipped) for candidate in candidates))
+        kind = BadArgument if options.precision == "fp16" else BackendUnavailable
+        raise kind(f"nothing to build with --backend {options.backend} --precision {options.precision}: {reasons}")
+    return candidates
+
+
+def build_candidate(candidate: Candidate, quantiser: Quantiser, scratch: Path, clock: Stages) -> Tried:
+    """The candidate's engine, in the scratch directory; a build that fails is a recorded fact."""
+    if candidate.skipped:
+        return Tried(candidate, None)
+    tried, traits = Tried(candidate, None), load_backend(candidate.backend).TRAITS
+    try:
+        if candidate.precision == "int8":
+            with clock("calibrate"):
+                quantiser.calibrate()
+        with clock("build"):
+            integer = candidate.precision == "int8"
+            ready = quantiser.quantised(traits) if integer else quantiser.plain(traits)
+            calibrated = quantiser.record() if integer else None
+            engine = build(
+                ready, candidate.backend, scratch / f"{candidate.name.replace(' ', '-')}.engine", calibration=calibrated
+            )
+    except BuildFailed as error:
+        return tried.with_(skipped=str(error))
+    return Tried(candidate, engine)
+
+
+def choose(tried: Sequence[Tried]) -> list[Tried]:
+    """Mark the fastest right candidate, judged by image file to mask: that is what a user waits for."""
+    best = min((each for each in tried if each.right), key=image_time, default=None)
+    return [each.with_(chosen=best is not None and each is best) for each in tried]
+
+
+def image_time(tried: Tried) -> float:
+    """Milliseconds from image file to mask, as little disturbed by other processes as can be; infinite if not timed."""
+    return min((timing.quiet_ms for timing in tried.record.timings if timing.scope == "image"), default=float("inf"))
+
+
+def precision_notes(tried: Sequence[Tried]) -> tuple[str, ...]:
+    """A sentence for each built candidate that the runtime runs in another precision than asked, or cannot tell."""
+    found = []
+    for each in tried:
+        if each.engine is None:
+            continue
+        report = each.engine.manifest.built.precision
+        if report.found is None:
+            found.append(f"{each.record.name}: the runtime cannot be asked what its layers run in")
+        elif report.disagreements:
+            first = report.disagreements[0]
+            found.append(
+                f"{each.record.name}: {len(report.disagreements)} of {len(report.layers)} layers run in another precision than "
+                f"asked (first {first.layer}: {first.found} instead of {first.asked})"
+            )
+    return tuple(found)
