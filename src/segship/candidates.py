@@ -8,6 +8,7 @@ from pathlib import Path
 from segship.backends import DEPLOYABLE, load_backend, usable_backend
 from segship.core.errors import BackendUnavailable, BadArgument, BuildFailed
 from segship.core.precision import Precision
+from segship.evidence import gains
 from segship.evidence.records import Candidate
 from segship.judging import Tried
 from segship.pipeline import build
@@ -91,3 +92,11 @@ def precision_notes(tried: Sequence[Tried]) -> tuple[str, ...]:
                 f"asked (first {first.layer}: {first.found} instead of {first.asked})"
             )
     return tuple(found)
+
+
+def gain_notes(tried: Sequence[Tried]) -> tuple[str, ...]:
+    """A sentence for each INT8 or mixed candidate that is not much faster than FP32: where its time goes."""
+    records = [each.record for each in tried]
+    unpaid = [record for record in records if not gains.pays(record, records)]
+    sentences = ((record.name, gains.explained(record, records)) for record in unpaid)
+    return tuple(f"{name}: {sentence}" for name, sentence in sentences if sentence is not None)

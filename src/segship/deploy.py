@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segship import showcase
-from segship.candidates import build_candidate, choose, precision_notes, wanted_candidates
+from segship.candidates import build_candidate, choose, gain_notes, precision_notes, wanted_candidates
 from segship.core.engine import Engine, refuse_foreign
 from segship.core.errors import BuildFailed
 from segship.core.files import replace_directory
@@ -80,7 +80,7 @@ def deploy(
             mixed, searches = search_mixed(tried, trial, output, options, progress)
         with clock("measure"):
             tried = trial.judge.time([*tried, *mixed], options.schedule, trial.threads)
-        tried = choose(tried)
+            tried = trial.judge.profile(choose(tried), trial.threads)
         deployment = summary(trial, tried, options, searches, clock)
         delivered = deliver(deployment, tried, trial.judge, output)
     shutil.rmtree(search_folder(output), ignore_errors=True)
@@ -127,7 +127,7 @@ def summary(trial: Trial, tried: Sequence[Tried], options: Options, searches: Se
         candidates=tuple(each.record for each in tried),
         calibration_images=len(trial.calibration),
         evaluation_images=len(trial.judged),
-        notes=(*notes(trial), *precision_notes(tried)),
+        notes=(*notes(trial), *precision_notes(tried), *gain_notes(tried)),
         seconds=clock.seconds,
         searches=tuple(searches),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
