@@ -7,36 +7,45 @@ from pathlib import Path
 
 from segship.backends import DEPLOYABLE, load_backend, usable_backend
 from segship.core.errors import BackendUnavailable, BadArgument, BuildFailed
-from segship.core.precision import Precision
+from segship.core.graph import Graph
 from segship.evidence import gains
 from segship.evidence.records import Candidate
+from segship.graph.int8_recipe import Recipe, parse_recipe
+from segship.graph.plan import check_plan
 from segship.judging import Tried
-from segship.pipeline import build
+from segship.pipeline import build, with_plan
 from segship.quantiser import Quantiser
 from segship.trial import Options, Stages
+
+_PLANNED = "mixed"
+"""Precision of a candidate that is built by a plan of the user's."""
 
 
 def wanted_candidates(options: Options) -> list[Candidate]:
     """Every backend and precision to try; those that cannot be tried here carry the reason.
 
-    Raises :class:`BadArgument` for FP16 (no backend here runs it on this processor), :class:`BackendUnavailable` when the
-    one backend asked for is missing.
+    Raises :class:`BadArgument` for FP16 (no backend here runs it on this processor) and for a plan's unknown recipe,
+    :class:`BackendUnavailable` when the one backend asked for is missing.
     """
+    if options.plan is not None and options.plan.recipe is not None:
+        parse_recipe(options.plan.recipe)
     names = DEPLOYABLE if options.backend == "auto" else (options.backend,)
     if options.backend != "auto":
         usable_backend(options.backend)
     candidates = []
     for name in names:
         backend = load_backend(name)
-        precisions: tuple[Precision, ...] = ("fp32", "int8") if options.precision == "auto" else (options.precision,)
-        for precision in precisions:
+        for precision in _precisions(options):
+            plan = options.plan if precision == _PLANNED else None
+            needed = sorted(plan.precisions if plan is not None else {precision})
             problem = backend.probe()
-            if problem is None and precision not in backend.TRAITS.precisions:
+            if problem is None and (missing := [each for each in needed if each not in backend.TRAITS.precisions]):
                 problem = (
-                    f"{name} accepts {precision} graphs and runs them in fp32 on this processor; "
+                    f"{name} accepts {missing[0]} graphs and runs them in fp32 on this processor; "
                     f"it runs {', '.join(backend.TRAITS.precisions)}"
                 )
-            candidates.append(Candidate(name=f"{name} {precision}", backend=name, precision=precision, skipped=problem))
+            record = Candidate(name=f"{name} {precision}", backend=name, precision=precision, plan=plan, skipped=problem)
+            candidates.append(record)
     if all(candidate.skipped for candidate in candidates):
         reasons = "; ".join(dict.fromkeys(str(candidate.skipped) for candidate in candidates))
         kind = BadArgument if options.precision == "fp16" else BackendUnavailable
@@ -44,25 +53,44 @@ def wanted_candidates(options: Options) -> list[Candidate]:
     return candidates
 
 
+def _precisions(options: Options) -> tuple[str, ...]:
+    """What is tried on each backend: with a plan of the user's, that and FP32 to compare with."""
+    if options.plan is not None:
+        return ("fp32", _PLANNED)
+    return ("fp32", "int8") if options.precision == "auto" else (options.precision,)
+
+
 def build_candidate(candidate: Candidate, quantiser: Quantiser, scratch: Path, clock: Stages) -> Tried:
     """The candidate's engine, in the scratch directory; a build that fails is a recorded fact."""
     if candidate.skipped:
         return Tried(candidate, None)
-    tried, traits = Tried(candidate, None), load_backend(candidate.backend).TRAITS
+    integer = candidate.precision == "int8" or (candidate.plan is not None and "int8" in candidate.plan.precisions)
     try:
-        if candidate.precision == "int8":
+        if integer:
             with clock("calibrate"):
-                quantiser.calibrate()
+                quantiser.calibrate(_recipe(candidate))
         with clock("build"):
-            integer = candidate.precision == "int8"
-            ready = quantiser.quantised(traits) if integer else quantiser.plain(traits)
-            calibrated = quantiser.record() if integer else None
-            engine = build(
-                ready, candidate.backend, scratch / f"{candidate.name.replace(' ', '-')}.engine", calibration=calibrated
-            )
+            graph = _graph(candidate, quantiser, integer=integer)
+            calibrated = quantiser.record(_recipe(candidate)) if integer else None
+            path = scratch / f"{candidate.name.replace(' ', '-')}.engine"
+            return Tried(candidate, build(graph, candidate.backend, path, calibration=calibrated))
     except BuildFailed as error:
-        return tried.with_(skipped=str(error))
-    return Tried(candidate, engine)
+        return Tried(candidate, None).with_(skipped=str(error))
+
+
+def _recipe(candidate: Candidate) -> Recipe | None:
+    """How a plan wants INT8's numbers made; None: as usual."""
+    return parse_recipe(candidate.plan.recipe) if candidate.plan is not None and candidate.plan.recipe is not None else None
+
+
+def _graph(candidate: Candidate, quantiser: Quantiser, *, integer: bool) -> Graph:
+    """The graph for the candidate's backend, by the candidate's plan or by the backend's own."""
+    traits, plan = load_backend(candidate.backend).TRAITS, candidate.plan
+    if plan is not None:
+        check_plan(quantiser.graph, plan)
+    if integer:
+        return quantiser.quantised(traits, plan, _recipe(candidate))
+    return with_plan(quantiser.graph, plan) if plan is not None else quantiser.plain(traits)
 
 
 def choose(tried: Sequence[Tried]) -> list[Tried]:

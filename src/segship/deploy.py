@@ -96,21 +96,12 @@ def search_mixed(
     tried: Sequence[Tried], trial: Trial, output: Path, options: Options, progress: Progress
 ) -> tuple[list[Tried], list[Found]]:
     """With ``--precision auto``: a mixed candidate for each INT8 engine that was built and is not right."""
-    if options.precision != "auto":
+    if options.precision != "auto" or options.plan is not None:
         return [], []
     deadline = time.monotonic() + 60 * options.budget_minutes
     wrong = [each for each in tried if each.record.precision == "int8" and each.engine is not None and not each.right]
     results = [
-        mixed_candidate(
-            each,
-            trial.quantiser,
-            trial.judge,
-            trial.model,
-            trial.quantiser.images,
-            search_folder(output),
-            progress,
-            deadline=deadline,
-        )
+        mixed_candidate(each.record.backend, trial, search_folder(output), progress, max_drop=options.max_drop, deadline=deadline)
         for each in wrong
     ]
     return [candidate for candidate, _ in results], [found for _, found in results]

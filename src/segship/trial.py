@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from segship.core.environment import available_threads
 from segship.core.files import storage_errors
+from segship.core.precision import PrecisionPlan
 from segship.core.progress import Progress
 from segship.core.spec import Size
 from segship.datasets import Dataset, Sample, for_model, open_dataset
@@ -28,11 +29,13 @@ PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 class Options:
     """How to search. ``size``: ``"auto"`` fixes the sizes when all images have one size, ``"free"`` never does.
 
-    ``budget_minutes``: after so long the search for a mixed plan measures no more groups of layers.
+    ``budget_minutes``: after so long the search for a mixed plan measures no more. ``plan``: build this one beside FP32, and
+    search nothing.
     """
 
     backend: str = "auto"
     precision: PrecisionChoice = "auto"
+    plan: PrecisionPlan | None = None
     max_drop: float = policy.MAX_DROP
     size: Literal["auto", "free"] = "auto"
     calibration_images: int = 64

@@ -1,56 +1,107 @@
-"""The search itself: choose a recipe, measure each group of layers alone, keep the worst in float until it is right.
+"""The search itself: choose a recipe, measure what each group of layers loses and saves in INT8, find the fastest right plan.
 
 Groups are measured on the calibration images, by their agreement with PyTorch, never on the images that the engine is
-judged on: a plan fitted to its judge would prove nothing. What is right is decided by the judge's own verdicts.
+judged on: a plan fitted to its judge would prove nothing. What is right is decided by the judge's own verdicts, and what is
+fastest by engines timed side by side.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import msgspec
 
 from segship.backends import load_backend
-from segship.core.precision import Keep, PrecisionPlan
+from segship.core.precision import PrecisionPlan
 from segship.core.progress import Progress
-from segship.evidence.searches import Found, RecipeLoss, Sensitivity
+from segship.evidence.searches import Found, JudgedPlan, RecipeLoss
 from segship.graph.int8_recipe import METHODS, Recipe
 from segship.graph.passes.insert_qdq import quantisable_layers
 from segship.quantiser import Quantiser
+from segship.search.front import Choice, Item, front
 from segship.search.groups import Group, groups
+from segship.search.plans import FLOAT, alone, sensitivities, with_float
+from segship.search.spent import places_of_tensors, spent_ms
 from segship.search.store import EngineStore
 
 AT_MOST_GROUPS = 24
 
-Judge = Callable[[PrecisionPlan, Recipe], bool]
-"""Builds the engine of a plan and says whether every verdict on it holds."""
+_FEW = 3
+"""So few groups in float are worth looking into, layer by layer."""
+_AT_MOST_PARTS = 12
+_AT_MOST_TIMED = 5
+"""Right plans that are timed side by side at the end."""
+_SLOWER = 0.02
+"""Part of all time won or lost by which INT8 must be slower in a group to be suspected; whole engines are timed then."""
+_LATE_ONES = 2
+"""Plans that are judged although time is up, where none was right before: the one that measurements point to, a careful one."""
+
+
+class Judgement(NamedTuple):
+    """Whether every verdict on an engine holds, and the points that it loses."""
+
+    right: bool
+    drop: float | None = None
+
+
+Judge = Callable[[PrecisionPlan, Recipe], Judgement]
+"""Builds the engine of a plan and judges it."""
 
 
 class PlanSearch:
-    """Search for one backend. ``deadline`` (``time.monotonic()`` seconds, None for none) ends measuring, not judging."""
+    """Search for one backend.
+
+    ``allowed``: points that may be lost, where judging begins. ``deadline`` (``time.monotonic()`` seconds, None for none) ends
+    measuring; what was measured until then is judged, by few plans.
+    """
 
     def __init__(
-        self, quantiser: Quantiser, backend: str, store: EngineStore, progress: Progress, *, deadline: float | None = None
+        self,
+        quantiser: Quantiser,
+        backend: str,
+        store: EngineStore,
+        judge: Judge,
+        progress: Progress,
+        *,
+        allowed: float,
+        deadline: float | None = None,
     ) -> None:
-        self._quantiser, self._backend, self._store, self._progress = quantiser, backend, store, progress
-        self._deadline = deadline
+        self._quantiser, self._backend, self._store, self._judge = quantiser, backend, store, judge
+        self._progress, self._allowed, self._deadline = progress, allowed, deadline
         self._base = quantiser.plan(load_backend(backend).TRAITS)
+        self._places = places_of_tensors(quantiser.graph)
+        self._judged: dict[PrecisionPlan, tuple[Choice, Judgement]] = {}
         self._stopped = False
 
-    def run(self, is_right: Judge, probe_images: int) -> Found:
-        """The plan with the fewest groups in float that ``is_right``; groups are given up in the order of their loss."""
+    def run(self, probe_images: int) -> Found:
+        """The fastest plan that is right."""
         recipes = self._compared_recipes()
         recipe = _best(recipes)
-        ordered = self._ordered(groups(quantisable_layers(self._quantiser.graph, self._base), AT_MOST_GROUPS), recipe)
-        plan = self._fewest([group for group, _ in ordered], [entry for _, entry in ordered], recipe, is_right)
+        self._base = msgspec.structs.replace(self._base, recipe=str(recipe))
+        items = self._measured(groups(quantisable_layers(self._quantiser.graph, self._base), AT_MOST_GROUPS), recipe)
+        self._seek(front(items), recipe)
+        finer = self._finer(items, recipe)
+        plan, times = self._fastest(recipe)
+        kept = self._judged[plan][0].kept if plan is not None else ()
         return Found(
             backend=self._backend,
             probe_images=probe_images,
             recipes=tuple(recipes),
-            sensitivities=tuple(entry for _, entry in ordered),
+            sensitivities=sensitivities(items, kept),
             plan=plan,
             recipe=recipe,
             engines=self._store.built,
             stopped_early=self._stopped,
+            finer=sensitivities(finer, kept),
+            judged=tuple(
+                JudgedPlan(tuple(item.group.name for item in choice.kept), *judgement, times.get(each), each == plan)
+                for each, (choice, judgement) in self._judged.items()
+            ),
+            fp32_ms=times.get(FLOAT),
+            int8_ms=times.get(self._base),
         )
 
     def _compared_recipes(self) -> list[RecipeLoss]:
@@ -63,47 +114,93 @@ class PlanSearch:
         for index, recipe in enumerate(recipes):
             if losses and self._is_late():
                 break
-            self._progress(f"search {self._backend}: calibration by {recipe}", index, len(recipes))
+            self._progress(f"search {self._backend}: calibration recipes", index, len(recipes))
             losses.append(RecipeLoss(recipe, self._store.loss(self._base, recipe)))
         return losses
 
-    def _ordered(self, found: Sequence[Group], recipe: Recipe) -> list[tuple[Group, Sensitivity]]:
-        """Groups with their losses, the largest first; those that there was no time to measure come last."""
-        measured = []
-        for index, group in enumerate(found):
-            self._progress(f"search {self._backend}: sensitivity of {group.name or 'all layers'}", index, len(found))
-            loss = 0.0 if self._is_late() else self._store.loss(self._alone(group), recipe)
-            measured.append((group, Sensitivity(group.name, len(group.layers), loss)))
-        return sorted(measured, key=lambda entry: -entry[1].loss)
-
-    def _fewest(
-        self, ordered: Sequence[Group], losses: Sequence[Sensitivity], recipe: Recipe, is_right: Judge
-    ) -> PrecisionPlan | None:
-        """Bisection over how many groups stay in float: more float is never less right, but for chance."""
-        low, high, best = 0, len(ordered), None
-        while low < high:
-            middle = (low + high) // 2
-            plan = self._without(ordered[:middle], losses[:middle])
-            self._progress(
-                f"search {self._backend}: {middle} of {len(ordered)} groups in float", len(ordered) - (high - low), None
-            )
-            if is_right(plan, recipe):
-                high, best = middle, plan
-            else:
-                low = middle + 1
-        return best
-
-    def _alone(self, group: Group) -> PrecisionPlan:
-        """Everything in float but this group; what can never run in INT8 stays float all the same."""
-        chosen = tuple(Keep(pattern, "int8", "measured alone") for pattern in group.patterns)
-        return PrecisionPlan("fp32", (*chosen, *self._base.keep))
-
-    def _without(self, kept: Sequence[Group], losses: Sequence[Sensitivity]) -> PrecisionPlan:
-        reasons = [f"alone in INT8 it loses {entry.loss:.2f} points of agreement with PyTorch" for entry in losses]
-        exceptions = [
-            Keep(pattern, "fp32", reason) for group, reason in zip(kept, reasons, strict=True) for pattern in group.patterns
+    def _measured(self, found: Sequence[Group], recipe: Recipe) -> list[Item]:
+        """What each group saves in INT8, and what it loses alone; where INT8 is slower, it stays float and loses nothing."""
+        saved = self._saved(found, recipe)
+        items = self._without_false_alarms([Item(group, ms=ms) for group, ms in zip(found, saved, strict=True)], recipe)
+        return [
+            item if item.slower or self._is_late() else replace(item, loss=self._loss(item.group, recipe, index, len(items)))
+            for index, item in enumerate(items)
         ]
-        return PrecisionPlan("int8", (*self._base.keep, *exceptions))
+
+    def _loss(self, group: Group, recipe: Recipe, index: int, count: int) -> float:
+        self._progress(f"search {self._backend}: sensitivity", index, count)
+        return self._store.loss(alone(group, self._base), recipe)
+
+    def _saved(self, found: Sequence[Group], recipe: Recipe) -> list[float | None]:
+        """Milliseconds that INT8 saves on each group: None where time is up, or the runtime has no clocks."""
+        if self._is_late():
+            return [None] * len(found)
+        self._progress(f"search {self._backend}: time of each layer", 0, None)
+        ends = (FLOAT, self._base)
+        totals = self._store.times(ends, recipe)
+        profiles = [self._store.profile(plan, recipe) for plan in ends]
+        if not all(profile.kernels for profile in profiles):
+            return [None] * len(found)
+        fp32, int8 = (spent_ms(found, *each, self._places) for each in zip(profiles, totals, strict=True))
+        return [before - after for before, after in zip(fp32, int8, strict=True)]
+
+    def _without_false_alarms(self, items: Sequence[Item], recipe: Recipe) -> list[Item]:
+        """INT8 counts as slower in a group only beyond noise, and if the whole engine is faster without: casts cost, too."""
+        noise = -_SLOWER * sum(abs(item.ms or 0.0) for item in items)
+        slower = [item for item in items if item.slower and (item.ms or 0.0) < noise]
+        if slower and not self._is_late():
+            plain, without = self._store.times([self._base, with_float(slower, self._base)], recipe)
+            slower = slower if without < plain else []
+        return [item if item in slower or not item.slower else replace(item, ms=0.0) for item in items]
+
+    def _seek(self, choices: Sequence[Choice], recipe: Recipe) -> None:
+        """Bisection between the fastest choice and the most careful one; it begins where the predicted loss is allowed."""
+        low, high = 0, len(choices)
+        place = next((index for index, choice in enumerate(choices) if choice.loss <= self._allowed), high - 1)
+        late_ones = 0
+        while low < high and not (self._is_late() and (late_ones == _LATE_ONES or self._right())):
+            self._progress(f"search {self._backend}: judging plans", len(self._judged), None)
+            late_ones += self._is_late()
+            if self._prove(choices[place], recipe):
+                high = place
+            else:
+                low = place + 1
+            place = (low + high) // 2
+
+    def _prove(self, choice: Choice, recipe: Recipe) -> bool:
+        plan = with_float(choice.kept, self._base)
+        if plan not in self._judged:
+            self._judged[plan] = (choice, self._judge(plan, recipe))
+        return self._judged[plan][1].right
+
+    def _right(self) -> list[PrecisionPlan]:
+        """Plans that are right, the fastest by prediction first."""
+        right = [plan for plan, (_, judgement) in self._judged.items() if judgement.right]
+        return sorted(right, key=lambda plan: self._judged[plan][0].ms)
+
+    def _finer(self, items: Sequence[Item], recipe: Recipe) -> list[Item]:
+        """Parts of the groups that must stay in float, where those are few: fewer layers may do."""
+        right = self._right()
+        if not right or self._is_late():
+            return []
+        kept = self._judged[right[0]][0].kept
+        sensitive, slower = [item for item in kept if not item.slower], [item for item in kept if item.slower]
+        layers = [layer for item in sensitive for layer in item.group.layers]
+        if len(sensitive) > _FEW or len(layers) <= len(sensitive):
+            return []
+        parts = self._measured(groups(layers, _AT_MOST_PARTS), recipe)
+        self._seek(front([*parts, *slower]), recipe)
+        return parts
+
+    def _fastest(self, recipe: Recipe) -> tuple[PrecisionPlan | None, dict[PrecisionPlan, float]]:
+        """The fastest right plan, and what was timed for it, FP32 and plain INT8 beside; by prediction where time is up."""
+        right = self._right()[:_AT_MOST_TIMED]
+        if self._is_late():
+            return (right[0] if right else None), {}
+        self._progress(f"search {self._backend}: fastest plan", 0, None)
+        timed = list(dict.fromkeys([FLOAT, self._base, *right]))
+        times = dict(zip(timed, self._store.times(timed, recipe), strict=True))
+        return min(right, key=lambda plan: times[plan], default=None), times
 
     def _is_late(self) -> bool:
         late = self._deadline is not None and time.monotonic() > self._deadline

@@ -43,15 +43,14 @@ class SearchTable(NamedTuple):
 
 def search_table(found: Found) -> SearchTable:
     """What the search measured, for reading."""
-    patterns = {keep.where for keep in found.plan.keep if keep.precision == "fp32"} if found.plan else set()
-    largest = max([entry.loss for entry in found.sensitivities], default=0.0) or 1.0
+    largest = max([entry.loss or 0.0 for entry in found.sensitivities], default=0.0) or 1.0
     rows = [
         GroupRow(
             name=entry.group or "all layers",
             layers=entry.layers,
             loss=words.points(entry.loss),
-            bar=100 * max(entry.loss, 0.0) / largest,
-            kept=bool(patterns & {entry.group, f"{entry.group}.*"}),
+            bar=100 * max(entry.loss or 0.0, 0.0) / largest,
+            kept=entry.stays != "int8",
         )
         for entry in found.sensitivities
     ]
