@@ -25,6 +25,7 @@ from segship.evidence.report import ExamplePicture, example_picture, render, tab
 from segship.evidence.report.chart import chart
 from segship.evidence.report.labels import Box, place
 from segship.evidence.report.outcome import outcome
+from segship.evidence.report.plots import candidates_plot
 from segship.evidence.report.scales import Scale, decimals
 from segship.scenes import generate
 
@@ -232,7 +233,7 @@ def test_a_quantity_left_out_breaks_nothing_and_one_without_a_value_does() -> No
 
 
 def test_the_chart_shades_what_may_be_lost() -> None:
-    drawn = chart(fakes.passed(), 840, 430)
+    drawn = chart(candidates_plot(fakes.passed()), 840, 430)
     assert drawn is not None
     assert drawn.reference_y is not None
     assert drawn.limit_y is not None
@@ -247,7 +248,7 @@ def test_the_chart_shades_what_may_be_lost() -> None:
 
 def test_a_ruined_candidate_does_not_squash_the_chart() -> None:
     worse = [replace(each, metric=4.0) if each.name == "onnxruntime int8" else each for each in fakes.passed().candidates]
-    drawn = chart(fakes.passed(candidates=tuple(worse)), 840, 430)
+    drawn = chart(candidates_plot(fakes.passed(candidates=tuple(worse))), 840, 430)
     assert drawn is not None
     ruined = next(mark for mark in drawn.marks if mark.deep)
     assert ruined.lines[0] == "ONNX Runtime INT8"
@@ -256,7 +257,7 @@ def test_a_ruined_candidate_does_not_squash_the_chart() -> None:
 
 
 def test_one_timed_candidate_is_no_chart() -> None:
-    assert chart(fakes.passed(candidates=fakes.passed().candidates[:1]), 840, 430) is None
+    assert chart(candidates_plot(fakes.passed(candidates=fakes.passed().candidates[:1])), 840, 430) is None
     assert "<svg" not in render(fakes.passed(candidates=fakes.passed().candidates[:1]), None, [])
 
 

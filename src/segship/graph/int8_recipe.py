@@ -37,6 +37,6 @@ def parse_recipe(text: str) -> Recipe:
     recipe = Recipe(method if method in METHODS else DEFAULT.method, smooth="smooth" in steps, correct_bias="bias" in steps)
     if str(recipe) != text:
         raise BadArgument(
-            f"{text!r} is no recipe for INT8: write one of {', '.join(METHODS)}, if wanted with ` + smooth` and ` + bias` behind it"
+            f"{text!r} is no recipe for INT8: write one of {', '.join(METHODS)}, if wanted with ` + smooth` or ` + bias`"
         )
     return recipe

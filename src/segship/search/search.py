@@ -34,6 +34,7 @@ _FEW = 3
 _AT_MOST_PARTS = 12
 _AT_MOST_TIMED = 5
 """Right plans that are timed side by side at the end."""
+_WRONG_TIMED = 3
 _SLOWER = 0.02
 """Part of all time won or lost by which INT8 must be slower in a group to be suspected; whole engines are timed then."""
 _LATE_ONES = 2
@@ -54,7 +55,7 @@ Judge = Callable[[PrecisionPlan, Recipe], Judgement]
 class PlanSearch:
     """Search for one backend.
 
-    ``allowed``: points that may be lost, where judging begins. ``deadline`` (``time.monotonic()`` seconds, None for none) ends
+    ``allowed``: points that may be lost. ``deadline`` (``time.monotonic()`` seconds, None for none) ends
     measuring; what was measured until then is judged, by few plans.
     """
 
@@ -154,24 +155,26 @@ class PlanSearch:
         return [item if item in slower or not item.slower else replace(item, ms=0.0) for item in items]
 
     def _seek(self, choices: Sequence[Choice], recipe: Recipe) -> None:
-        """Bisection between the fastest choice and the most careful one; it begins where the predicted loss is allowed."""
-        low, high = 0, len(choices)
-        place = next((index for index, choice in enumerate(choices) if choice.loss <= self._allowed), high - 1)
-        late_ones = 0
+        """Judge the fastest choice, then the one that its drop points to, then by bisection; more float is never less right."""
+        low, high, place, late_ones = 0, len(choices), 0, 0
         while low < high and not (self._is_late() and (late_ones == _LATE_ONES or self._right())):
             self._progress(f"search {self._backend}: judging plans", len(self._judged), None)
             late_ones += self._is_late()
-            if self._prove(choices[place], recipe):
-                high = place
-            else:
-                low = place + 1
-            place = (low + high) // 2
+            judgement = self._prove(choices[place], recipe)
+            low, high = (low, place) if judgement.right else (place + 1, high)
+            middle = (low + high) // 2
+            place = self._pointed_to(choices, judgement.drop, low, high, middle) if place == 0 else middle
 
-    def _prove(self, choice: Choice, recipe: Recipe) -> bool:
+    def _pointed_to(self, choices: Sequence[Choice], drop: float | None, low: int, high: int, middle: int) -> int:
+        """The first choice that loses little enough if drops are in proportion to predicted losses, else ``middle``."""
+        loss = self._allowed * choices[0].loss / drop if drop is not None and drop > 0 else -1.0
+        return next((index for index in range(low, high) if choices[index].loss <= loss), middle)
+
+    def _prove(self, choice: Choice, recipe: Recipe) -> Judgement:
         plan = with_float(choice.kept, self._base)
         if plan not in self._judged:
             self._judged[plan] = (choice, self._judge(plan, recipe))
-        return self._judged[plan][1].right
+        return self._judged[plan][1]
 
     def _right(self) -> list[PrecisionPlan]:
         """Plans that are right, the fastest by prediction first."""
@@ -193,12 +196,16 @@ class PlanSearch:
         return parts
 
     def _fastest(self, recipe: Recipe) -> tuple[PrecisionPlan | None, dict[PrecisionPlan, float]]:
-        """The fastest right plan, and what was timed for it, FP32 and plain INT8 beside; by prediction where time is up."""
+        """The fastest right plan, and the times of all that were timed in turns; by prediction where time is up.
+
+        FP32, plain INT8 and some wrong plans are timed beside, to show what is given up.
+        """
         right = self._right()[:_AT_MOST_TIMED]
         if self._is_late():
             return (right[0] if right else None), {}
         self._progress(f"search {self._backend}: fastest plan", 0, None)
-        timed = list(dict.fromkeys([FLOAT, self._base, *right]))
+        wrong = [plan for plan, (_, judgement) in self._judged.items() if not judgement.right]
+        timed = list(dict.fromkeys([FLOAT, self._base, *right, *wrong[-_WRONG_TIMED:]]))
         times = dict(zip(timed, self._store.times(timed, recipe), strict=True))
         return min(right, key=lambda plan: times[plan], default=None), times
 
