@@ -84,7 +84,8 @@ class PlanSearch:
         self._base = msgspec.structs.replace(self._base, recipe=str(recipe))
         items = self._measured(groups(quantisable_layers(self._quantiser.graph, self._base), AT_MOST_GROUPS), recipe)
         self._seek(front(items), recipe)
-        finer = self._finer(items, recipe)
+        self._prune(recipe)
+        finer = self._finer(recipe)
         plan, times = self._fastest(recipe)
         kept = self._judged[plan][0].kept if plan is not None else ()
         return Found(
@@ -181,15 +182,27 @@ class PlanSearch:
         right = [plan for plan, (_, judgement) in self._judged.items() if judgement.right]
         return sorted(right, key=lambda plan: self._judged[plan][0].ms)
 
-    def _finer(self, items: Sequence[Item], recipe: Recipe) -> list[Item]:
-        """Parts of the groups that must stay in float, where those are few: fewer layers may do."""
+    def _prune(self, recipe: Recipe) -> None:
+        """Give back what the best plan so far may not need, its least sensitive groups first: losses add up only roughly."""
+        sensitive, slower = self._kept()
+        if len(sensitive) < 2 or self._is_late():
+            return
+        ordered = sorted(sensitive, key=lambda item: -(item.loss or 0.0))
+        self._seek([_choice([*ordered[:count], *slower], ordered[count:]) for count in range(len(ordered))], recipe)
+
+    def _kept(self) -> tuple[list[Item], list[Item]]:
+        """What stays in float by the best plan so far: for its accuracy, and because INT8 is slower there."""
         right = self._right()
-        if not right or self._is_late():
+        kept = self._judged[right[0]][0].kept if right else ()
+        return [item for item in kept if not item.slower], [item for item in kept if item.slower]
+
+    def _finer(self, recipe: Recipe) -> list[Item]:
+        """Parts of the groups that must stay in float, where those are few: fewer layers may do."""
+        sensitive, slower = self._kept()
+        if self._is_late():
             return []
-        kept = self._judged[right[0]][0].kept
-        sensitive, slower = [item for item in kept if not item.slower], [item for item in kept if item.slower]
         layers = [layer for item in sensitive for layer in item.group.layers]
-        if len(sensitive) > _FEW or len(layers) <= len(sensitive):
+        if not 0 < len(sensitive) <= _FEW or len(layers) <= len(sensitive):
             return []
         parts = self._measured(groups(layers, _AT_MOST_PARTS), recipe)
         self._seek(front([*parts, *slower]), recipe)
@@ -213,6 +226,10 @@ class PlanSearch:
         late = self._deadline is not None and time.monotonic() > self._deadline
         self._stopped |= late
         return late
+
+
+def _choice(kept: Sequence[Item], rest: Sequence[Item]) -> Choice:
+    return Choice(tuple(kept), sum(item.loss or 0.0 for item in rest), sum(item.ms or 0.0 for item in kept))
 
 
 def _best(losses: Sequence[RecipeLoss]) -> Recipe:

@@ -9,7 +9,10 @@ from segship.evidence.records import Deployment
 from segship.evidence.report import words
 from segship.evidence.report.chart import Chart, chart
 from segship.evidence.report.plots import plan_name, search_plot
-from segship.evidence.searches import Found, Sensitivity, Stays
+from segship.evidence.searches import Found, JudgedPlan, Sensitivity, Stays
+
+_NAMED = 4
+"""Groups of a plan that are named."""
 
 
 class GroupRow(NamedTuple):
@@ -90,12 +93,16 @@ def _rows(entries: Sequence[Sensitivity]) -> list[GroupRow]:
     ]
 
 
+def _kept(plan: JudgedPlan) -> str:
+    """What stays in float, the first few by name."""
+    more = len(plan.kept) - _NAMED
+    return ", ".join(plan.kept[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _plans(found: Found) -> list[PlanRow]:
     """The right ones by their time, then the wrong ones."""
     ordered = sorted(found.judged, key=lambda each: (not each.right, each.network_ms or float("inf")))
     return [
-        PlanRow(
-            plan_name(each), ", ".join(each.kept), words.points(each.drop), words.ms(each.network_ms), each.right, each.chosen
-        )
+        PlanRow(plan_name(each), _kept(each), words.points(each.drop), words.ms(each.network_ms), each.right, each.chosen)
         for each in ordered
     ]
