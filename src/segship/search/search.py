@@ -229,7 +229,8 @@ class PlanSearch:
 
 
 def _choice(kept: Sequence[Item], rest: Sequence[Item]) -> Choice:
-    return Choice(tuple(kept), sum(item.loss or 0.0 for item in rest), sum(item.ms or 0.0 for item in kept))
+    price = sum(1.0 if item.ms is None else item.ms for item in kept)  # as in the front
+    return Choice(tuple(kept), sum(item.loss or 0.0 for item in rest), price)
 
 
 def _best(losses: Sequence[RecipeLoss]) -> Recipe:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+import segship.search.search as search_module
 from segship.core.precision import Keep, PrecisionPlan
 from segship.core.profile import Kernel, Profile
 from segship.graph.int8_recipe import METHODS, Recipe
@@ -72,12 +73,20 @@ class Store:
         return REST_MS + sum(self._ms(plan, layer) for layer in LAYERS) + self._casts * changes
 
 
-def search(allowed: float, saved: Mapping[str, float] = EVEN, *, casts: float = 0.0, deadline: float | None = None) -> Any:
+def search(
+    allowed: float,
+    saved: Mapping[str, float] = EVEN,
+    *,
+    casts: float = 0.0,
+    deadline: float | None = None,
+    drop: Callable[[PrecisionPlan], float] = points,
+) -> Any:
+    """``drop``: what the judge sees, which need not be what was measured on the calibration images."""
     store, judged = Store(saved, casts), []
 
     def judge(plan: PrecisionPlan, _recipe: Recipe) -> Judgement:
         judged.append(plan)
-        return Judgement(points(plan) <= allowed, points(plan))
+        return Judgement(drop(plan) <= allowed, drop(plan))
 
     told = lambda *_: None  # noqa: E731
     found = PlanSearch(Quantiser(), "onnxruntime", store, judge, told, allowed=allowed, deadline=deadline).run(4)  # type: ignore[arg-type]
@@ -123,6 +132,25 @@ def test_a_group_that_is_slower_in_int8_stays_float_and_says_so() -> None:
 def test_casts_around_a_group_can_cost_more_than_it_loses() -> None:
     found, _, _ = search(5.0, {**EVEN, "up": -0.3}, casts=0.5)
     assert kept(found.plan) == set()
+
+
+def only_deep(plan: PrecisionPlan) -> float:
+    return 3.0 * (plan.precision_of("deep", "Conv") == "int8")
+
+
+def test_what_the_judge_does_not_miss_is_given_back() -> None:
+    """By prediction, the cheap groups go first; by the judge, they were not needed."""
+    found, _, _ = search(0.5, {"down": 0.1, "deep": 4.0, "up": 0.1, "wide": 0.1}, drop=only_deep)
+    assert kept(found.plan) == {"deep"}
+
+
+def test_a_group_that_must_stay_float_is_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "AT_MOST_GROUPS", 2)
+    found, _, _ = search(0.5, drop=only_deep)
+    assert [entry.group for entry in found.sensitivities] == ["down to deep", "up to wide"]
+    assert [entry.stays for entry in found.sensitivities] == ["partly", "int8"]
+    assert [(entry.group, entry.stays) for entry in found.finer] == [("deep", "float"), ("down", "int8")]
+    assert kept(found.plan) == {"deep"}
 
 
 def test_effects_add_up_to_what_was_measured() -> None:
