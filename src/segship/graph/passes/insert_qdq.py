@@ -18,7 +18,15 @@ from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
 from segship.core.precision import PrecisionPlan
 from segship.graph.histogram import Range
-from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, module_path, new_node, place
+from segship.graph.passes.edit import (
+    constant,
+    constant_of,
+    drop_unused_constants,
+    fixed_values,
+    module_path,
+    new_node,
+    place,
+)
 
 NAME = "insert_qdq"
 
@@ -66,12 +74,13 @@ def insert_qdq(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan) -
 
 
 def _chosen_nodes(graph: ir.Graph, plan: PrecisionPlan) -> list[ir.Node]:
+    fixed = fixed_values(graph)
     return [
         node
         for node in graph
         if node.op_type in WEIGHTED_OPS
         and constant_of(node.inputs[1]) is not None
-        and constant_of(_source(node.inputs[0])) is None  # a map of coordinates: computed once, nothing to gain
+        and node.inputs[0] not in fixed  # a map of coordinates: computed once, nothing to gain
         and plan.precision_of(place(node), node.op_type) == "int8"
     ]
 
