@@ -12,11 +12,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-Method = Literal["minmax", "percentile", "mse"]
+from segship.graph.entropy import least_divergence
+
+Method = Literal["minmax", "percentile", "mse", "entropy"]
 """How a range follows from a histogram.
 
 ``minmax``: everything that occurred. ``percentile``: all but one value in 100,000 at each end. ``mse``: the range whose
-rounding and clipping together cost the least squared error.
+rounding and clipping together cost the least squared error. ``entropy``: the range whose levels keep most of how the values
+are spread (least Kullback-Leibler divergence).
 """
 
 BINS = 4096
@@ -89,6 +92,8 @@ class Histogram:
         everything = Range(min(self.low, 0.0), max(self.high, 0.0))
         if method == "minmax" or not self.counts.any():
             return everything
+        if method == "entropy":
+            return Range(*least_divergence(self.counts, self._width, (everything.low, everything.high)))
         return self._percentile(everything) if method == "percentile" else self._least_error(everything)
 
     def _percentile(self, everything: Range) -> Range:

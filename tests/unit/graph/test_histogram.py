@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from segship.graph.histogram import BINS, Histogram, PackedHistogram, Range
+from segship.graph.int8_recipe import METHODS
 from segship.graph.passes.insert_qdq import scale_and_zero_point
 
 
@@ -72,7 +73,7 @@ def test_values_without_a_tail_keep_their_range(rng: np.random.Generator) -> Non
 
 def test_a_tensor_of_zeros_is_no_trouble() -> None:
     histogram = learnt(np.zeros(10, np.float32))
-    for method in ("minmax", "percentile", "mse"):
+    for method in METHODS:
         bounds = histogram.bounds(method)
         assert (bounds.low, bounds.high) == (0, 0)
         scale, zero_point = scale_and_zero_point(bounds)
