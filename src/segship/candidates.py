@@ -24,7 +24,7 @@ _PLANNED = "mixed"
 def wanted_candidates(options: Options) -> list[Candidate]:
     """Every backend and precision to try; those that cannot be tried here carry the reason.
 
-    Raises :class:`BadArgument` for FP16 (no backend here runs it on this processor) and for a plan's unknown recipe,
+    Raises :class:`BadArgument` for FP16 (no backend here runs it on this processor), and for a plan with it or an unknown recipe,
     :class:`BackendUnavailable` when the one backend asked for is missing.
     """
     if options.plan is not None and options.plan.recipe is not None:
@@ -46,10 +46,12 @@ def wanted_candidates(options: Options) -> list[Candidate]:
                 )
             record = Candidate(name=f"{name} {precision}", backend=name, precision=precision, plan=plan, skipped=problem)
             candidates.append(record)
-    if all(candidate.skipped for candidate in candidates):
-        reasons = "; ".join(dict.fromkeys(str(candidate.skipped) for candidate in candidates))
-        kind = BadArgument if options.precision == "fp16" else BackendUnavailable
-        raise kind(f"nothing to build with --backend {options.backend} --precision {options.precision}: {reasons}")
+    asked = [candidate for candidate in candidates if candidate.plan is options.plan]
+    if all(candidate.skipped for candidate in asked):
+        reasons = "; ".join(dict.fromkeys(str(candidate.skipped) for candidate in asked))
+        kind = BadArgument if options.precision == "fp16" or options.plan is not None else BackendUnavailable
+        wanted = "this --plan" if options.plan is not None else f"--precision {options.precision}"
+        raise kind(f"nothing to build with --backend {options.backend} and {wanted}: {reasons}")
     return candidates
 
 

@@ -99,6 +99,30 @@ def test_every_section_is_there() -> None:
     assert ids == want
 
 
+def test_a_search_is_explained() -> None:
+    """What each group loses and saves, what stays float and why, which plans were judged, where the time goes."""
+    searched = page(fakes.searched())
+    for words_of_it in (
+        "What OpenVINO loses and gains in INT8",
+        "Of the 3 groups, 1 stays in float",
+        "In 1, INT8 is slower than float, so it stays float",
+        "The time budget ended before everything was measured",
+        "body <a> in part float",
+        "float: INT8 is slower",
+        "percentile + smooth: 2.10 lost (chosen)",
+        "body <a>, head, body.b, x and 2 more",
+        "INT8 saves 39 % of the network's time: 30 % is in operators that run in float (TopK 30 %), 20 % in casts",
+    ):
+        assert words_of_it in searched.text
+    charts = [attributes["aria-label"] for tag, attributes in searched.tags if tag == "svg"]
+    assert charts.count("mIoU against ms, network alone for 3 candidates") == 2  # FP32 and the two plans that were timed
+
+
+def test_no_search_and_no_profile_are_no_sections() -> None:
+    assert "loses and gains" not in page(fakes.passed()).text
+    assert "Where its time goes" not in page(fakes.passed()).text
+
+
 def test_a_failed_deployment_is_red_and_names_what_broke() -> None:
     failed = page(fakes.failed())
     assert failed.first("header")["class"] == "bad"

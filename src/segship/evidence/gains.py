@@ -41,7 +41,9 @@ def explained(candidate: Candidate, candidates: Sequence[Candidate]) -> str | No
     if other is None or other.network_ms is None or candidate.network_ms is None:
         return where
     saved = 100 * (1 - candidate.network_ms / other.network_ms)
-    gain = f"saves {saved:.0f} % of the network's time" if saved >= 0.5 else f"costs {-saved:.0f} % more time than FP32"
+    if abs(saved) < 0.5:  # percent: nothing, as it would be written
+        return f"INT8 is as fast as FP32: {where}"
+    gain = f"saves {saved:.0f} % of the network's time" if saved > 0 else f"costs {-saved:.0f} % more time than FP32"
     return f"INT8 {gain}: {where}"
 
 

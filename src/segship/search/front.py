@@ -45,15 +45,17 @@ class Choice:
 def front(items: Sequence[Item], at_most: int = 24) -> list[Choice]:
     """At most ``at_most`` choices, from the fastest to the most careful; not the one where everything stays in float.
 
-    Where no times are known, groups count alike: the fewest stay in float.
+    Where no times are known, groups count alike: the fewest stay in float. A group that there was no time to measure is taken
+    to be as bad as the worst that was: a careful plan is worth more than none.
     """
+    worst = max((item.loss for item in items if item.loss is not None), default=1.0)
     timed = any(item.ms is not None for item in items)
     least = _NOISE_SHARE * sum(max(item.ms or 0.0, 0.0) for item in items) or _NOISE_SHARE
     choices = [Choice((), 0.0, 0.0)]
     for item in items:
         price = (item.ms if item.slower else max(item.ms or 0.0, least)) if timed else 1.0
         assert price is not None
-        loss = max(item.loss or 0.0, _NOISE_POINTS)
+        loss = max(worst if item.loss is None and not item.slower else item.loss or 0.0, _NOISE_POINTS)
         kept = [Choice((*choice.kept, item), choice.loss, choice.ms + price) for choice in choices]
         choices = _unbeaten([replace(choice, loss=choice.loss + loss) for choice in choices] + kept, _AT_MOST_STATES)
     return _unbeaten([choice for choice in choices if len(choice.kept) < len(items)], at_most)

@@ -126,7 +126,7 @@ def test_a_group_that_is_slower_in_int8_stays_float_and_says_so() -> None:
     assert exception.reason == "INT8 is 0.3 ms slower here than float"
     assert exception.effect_ms == pytest.approx(-0.3)
     assert [entry.group for entry in found.sensitivities if entry.stays == "slower"] == ["up"]
-    assert store.losses == 5 + 3  # recipes, and the groups that may run in INT8
+    assert store.losses == len(METHODS) + 2 + 3  # recipes, and the groups that may run in INT8
 
 
 def test_casts_around_a_group_can_cost_more_than_it_loses() -> None:
@@ -175,3 +175,19 @@ def test_no_time_left_measures_no_group_and_still_judges() -> None:
     assert store.losses == 1
     assert 1 <= len(judged) <= 2
     assert all(entry.loss is None for entry in found.sensitivities)
+    assert found.fp32_ms is None
+
+
+def test_what_was_not_measured_is_taken_to_be_bad() -> None:
+    """Time ends while groups are measured: a plan that keeps all unknown ones in float is still found."""
+    end = time.monotonic() + 60
+    clock = iter([0.0] * (len(METHODS) + 2) + [0.0] * 2 + [end + 1] * 99)  # recipes and layer times, two groups, then no more
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_module.time, "monotonic", lambda: next(clock))
+        found, judged, _ = search(0.4, deadline=end)
+    measured = {entry.group for entry in found.sensitivities if entry.loss is not None}
+    assert found.stopped_early
+    assert len(measured) == 2
+    assert len(judged) == 2
+    assert found.plan is not None
+    assert {"deep", "wide"} <= kept(found.plan)
