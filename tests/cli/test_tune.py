@@ -58,7 +58,7 @@ def test_a_profile_as_a_table_and_as_json(tiny_checkpoint: Path, tmp_path: Path,
     engine = build(export(load_model(tiny_checkpoint, scale=1.0), image_size=(64, 96)), "onnxruntime", tmp_path / "a.engine")
     assert run("inspect", engine.path, "--profile") == 0
     table = capsys.readouterr().out
-    assert "up4.conv.double_conv." in table
+    assert ".double_conv." in table
     assert "in operators that run in float" in table
     assert run("inspect", engine.path, "--profile", "--json") == 0
     kernels = json.loads(capsys.readouterr().out)["kernels"]
