@@ -98,12 +98,15 @@ def search_mixed(
     """With ``--precision auto``: a mixed candidate for each INT8 engine that was built and is not right."""
     if options.precision != "auto" or options.plan is not None:
         return [], []
-    deadline = time.monotonic() + 60 * options.budget_minutes
     wrong = [each for each in tried if each.record.precision == "int8" and each.engine is not None and not each.right]
-    results = [
-        mixed_candidate(each.record.backend, trial, search_folder(output), progress, max_drop=options.max_drop, deadline=deadline)
-        for each in wrong
-    ]
+    end, results = time.monotonic() + 60 * options.budget_minutes, []
+    for index, each in enumerate(wrong):
+        now = time.monotonic()
+        deadline = now + (end - now) / (len(wrong) - index)  # what one backend leaves is the next one's
+        folder = search_folder(output)
+        results.append(
+            mixed_candidate(each.record.backend, trial, folder, progress, max_drop=options.max_drop, deadline=deadline)
+        )
     return [candidate for candidate, _ in results], [found for _, found in results]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import segship.search.costs as costs_module
 import segship.search.search as search_module
 from segship.core.precision import Keep, PrecisionPlan
 from segship.core.profile import Kernel, Profile
@@ -183,7 +184,7 @@ def test_what_was_not_measured_is_taken_to_be_bad() -> None:
     end = time.monotonic() + 60
     clock = iter([0.0] * (len(METHODS) + 2) + [0.0] * 2 + [end + 1] * 99)  # recipes and layer times, two groups, then no more
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_module.time, "monotonic", lambda: next(clock))
+        patch.setattr(costs_module.time, "monotonic", lambda: next(clock))
         found, judged, _ = search(0.4, deadline=end)
     measured = {entry.group for entry in found.sensitivities if entry.loss is not None}
     assert found.stopped_early
