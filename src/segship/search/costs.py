@@ -10,6 +10,7 @@ from functools import cached_property
 import msgspec
 
 from segship.backends import load_backend
+from segship.core.precision import PrecisionPlan
 from segship.core.progress import Progress
 from segship.evidence.searches import RecipeLoss
 from segship.graph.int8_recipe import METHODS, Recipe
