@@ -105,7 +105,15 @@ def search_mixed(
         deadline = now + (end - now) / (len(wrong) - index)  # what one backend leaves is the next one's
         folder = search_folder(output)
         results.append(
-            mixed_candidate(each.record.backend, trial, folder, progress, max_drop=options.max_drop, deadline=deadline)
+            mixed_candidate(
+                each.record.backend,
+                trial,
+                folder,
+                progress,
+                max_drop=options.max_drop,
+                every_group=False,
+                deadline=deadline,
+            )
         )
     return [candidate for candidate, _ in results], [found for _, found in results]
 

@@ -58,7 +58,9 @@ def tune(
     trial = set_up(checkpoint, data, options, Stages(progress), progress, **facts)
     deadline = time.monotonic() + 60 * options.budget_minutes
     folder = output.with_name(f".{output.name}.search")
-    tried, found = mixed_candidate(options.backend, trial, folder, progress, max_drop=options.max_drop, deadline=deadline)
+    tried, found = mixed_candidate(
+        options.backend, trial, folder, progress, max_drop=options.max_drop, every_group=True, deadline=deadline
+    )
     if found.plan is not None:
         write_plan(found.plan, output)
     shutil.rmtree(folder, ignore_errors=True)

@@ -79,10 +79,12 @@ class Costs:
             losses.append(RecipeLoss(recipe, self._store.loss(self._plain, recipe)))
         return losses
 
-    def measured(self, found: Sequence[Group]) -> list[Item]:
-        """What each group saves in INT8, and what it loses alone; where INT8 is slower, it stays float and loses nothing."""
-        saved = self._saved(found)
-        items = self._without_false_alarms([Item(group, ms=ms) for group, ms in zip(found, saved, strict=True)])
+    def timed(self, found: Sequence[Group]) -> list[Item]:
+        """The groups with what INT8 saves on each, not yet with what it loses."""
+        return self._without_false_alarms([Item(group, ms=ms) for group, ms in zip(found, self._saved(found), strict=True)])
+
+    def measured(self, items: Sequence[Item]) -> list[Item]:
+        """Timed groups with what each loses alone in INT8; where INT8 is slower, it stays float and loses nothing."""
         return [
             item if item.slower or self._deadline.passed() else replace(item, loss=self._loss(item.group, index, len(items)))
             for index, item in enumerate(items)

@@ -27,10 +27,11 @@ AT_MOST_PROBES = 16
 
 
 def mixed_candidate(
-    backend: str, trial: Trial, folder: Path, progress: Progress, *, max_drop: float, deadline: float | None
+    backend: str, trial: Trial, folder: Path, progress: Progress, *, max_drop: float, every_group: bool, deadline: float | None
 ) -> tuple[Tried, Found]:
     """Search the fastest plan for ``backend`` that loses at most ``max_drop`` points by the trial's judge.
 
+    ``every_group``: measure what groups lose also where another recipe alone makes plain INT8 right.
     Groups are measured on calibration images. Engines and measurements are kept below ``folder``, so that a second call with
     the same graph and images goes on where an interrupted one stopped. The candidate carries the verdicts on the plan found,
     or says why there is none.
@@ -50,7 +51,9 @@ def mixed_candidate(
         proved[plan] = trial.judge.prove(Tried(record, store.engine(plan, recipe)))
         return Judgement(proved[plan].right, proved[plan].record.drop)
 
-    found = PlanSearch(trial.quantiser, backend, store, judge, progress, allowed=max_drop, deadline=deadline).run(len(probes))
+    found = PlanSearch(
+        trial.quantiser, backend, store, judge, progress, allowed=max_drop, every_group=every_group, deadline=deadline
+    ).run(len(probes))
     if found.plan is None:
         tried = len(found.judged)
         reason = f"{tried} plan{'s' if tried != 1 else ''} with groups of layers in float were judged, and none was right"

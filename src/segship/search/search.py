@@ -47,8 +47,9 @@ Judge = Callable[[PrecisionPlan, Recipe], Judgement]
 class PlanSearch:
     """Search for one backend.
 
-    ``allowed``: points that may be lost. ``deadline`` (``time.monotonic()`` seconds, None for none) ends
-    measuring; what was measured until then is judged, by few plans.
+    ``allowed``: points that may be lost. ``every_group``: measure what groups lose also where plain INT8 is right, by the best
+    recipe. ``deadline`` (``time.monotonic()`` seconds, None for none) ends measuring; what was measured until then is judged, by
+    few plans.
     """
 
     def __init__(
@@ -60,19 +61,22 @@ class PlanSearch:
         progress: Progress,
         *,
         allowed: float,
+        every_group: bool,
         deadline: float | None = None,
     ) -> None:
         self._backend, self._store, self._judge, self._progress = backend, store, judge, progress
-        self._allowed, self._deadline = allowed, Deadline(deadline)
+        self._allowed, self._every_group, self._deadline = allowed, every_group, Deadline(deadline)
         self._costs = Costs(quantiser, backend, store, progress, self._deadline)
         self._judged: dict[PrecisionPlan, tuple[Choice, Judgement]] = {}
 
     def run(self, probe_images: int) -> Found:
         """The fastest plan that is right."""
-        items = self._costs.measured(groups(self._costs.layers, AT_MOST_GROUPS))
-        self._seek(front(items))
-        self._prune()
-        finer = self._finer()
+        items, finer = self._costs.timed(groups(self._costs.layers, AT_MOST_GROUPS)), []
+        if self._every_group or not self._right_at_once(items):
+            items = self._costs.measured(items)
+            self._seek(front(items))
+            self._prune()
+            finer = self._finer()
         plan, times = self._fastest()
         kept = self._judged[plan][0].kept if plan is not None else ()
         return Found(
@@ -92,6 +96,12 @@ class PlanSearch:
             fp32_ms=times.get(FLOAT),
             int8_ms=times.get(self._costs.base),
         )
+
+    def _right_at_once(self, items: Sequence[Item]) -> bool:
+        """Whether nothing has to stay in float but what INT8 makes slower."""
+        self._progress(f"search {self._backend}: judging plans", 0, None)
+        slower = [item for item in items if item.slower]
+        return self._prove(_choice(slower, [item for item in items if not item.slower])).right
 
     def _seek(self, choices: Sequence[Choice]) -> None:
         """Judge the fastest choice, then the one that its drop points to, then by bisection; more float is never less right."""
@@ -142,7 +152,7 @@ class PlanSearch:
         layers = [layer for item in sensitive for layer in item.group.layers]
         if not 0 < len(sensitive) <= _FEW or len(layers) <= len(sensitive):
             return []
-        parts = self._costs.measured(groups(layers, _AT_MOST_PARTS))
+        parts = self._costs.measured(self._costs.timed(groups(layers, _AT_MOST_PARTS)))
         self._seek(front([*parts, *slower]))
         return parts
 

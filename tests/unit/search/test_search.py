@@ -81,6 +81,7 @@ def search(
     casts: float = 0.0,
     deadline: float | None = None,
     drop: Callable[[PrecisionPlan], float] = points,
+    every_group: bool = True,
 ) -> Any:
     """``drop``: what the judge sees, which need not be what was measured on the calibration images."""
     store, judged = Store(saved, casts), []
@@ -90,7 +91,8 @@ def search(
         return Judgement(drop(plan) <= allowed, drop(plan))
 
     told = lambda *_: None  # noqa: E731
-    found = PlanSearch(Quantiser(), "onnxruntime", store, judge, told, allowed=allowed, deadline=deadline).run(4)  # type: ignore[arg-type]
+    quantiser, limits = Quantiser(), {"allowed": allowed, "every_group": every_group, "deadline": deadline}
+    found = PlanSearch(quantiser, "onnxruntime", store, judge, told, **limits).run(4)  # type: ignore[arg-type]
     return found, judged, store
 
 
@@ -111,6 +113,16 @@ def test_where_all_save_alike_the_fewest_groups_stay_in_float(allowed: float, ex
     assert points(found.plan) <= allowed
     assert len(judged) <= 3
     assert all("points" in keep.reason for keep in found.plan.keep if keep.where in POINTS)
+
+
+def test_where_a_recipe_is_enough_no_group_is_measured_unless_asked() -> None:
+    found, judged, store = search(5.0, every_group=False)
+    assert len(judged) == 1
+    assert kept(found.plan) == set()
+    assert store.losses == len(METHODS) + 2
+    assert all(entry.loss is None and entry.saved_ms is not None for entry in found.sensitivities)
+    found, _, _ = search(1.5, every_group=False)
+    assert kept(found.plan) == {"deep"}
 
 
 def test_the_group_that_is_cheap_in_float_is_given_up_first() -> None:

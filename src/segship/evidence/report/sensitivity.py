@@ -55,6 +55,7 @@ class SearchTable(NamedTuple):
     recipes: list[RecipeCell]
     rows: list[GroupRow]
     finer: list[GroupRow]
+    measured: bool
     timed: bool
     plans: list[PlanRow]
     charts: list[tuple[str, Chart | None]]
@@ -70,6 +71,7 @@ def search_table(found: Found, deployment: Deployment) -> SearchTable:
         recipes=[RecipeCell(str(each.recipe), words.points(each.loss), each.recipe == found.recipe) for each in found.recipes],
         rows=rows,
         finer=_rows(found.finer),
+        measured=any(entry.loss is not None for entry in found.sensitivities),
         timed=any(entry.saved_ms is not None for entry in found.sensitivities),
         plans=_plans(found),
         charts=[("wide", chart(plot, 840, 380)), ("narrow", chart(plot, 380, 380))],
