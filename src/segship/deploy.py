@@ -24,6 +24,7 @@ from segship.core.precision import Precision
 from segship.core.progress import Progress, silent
 from segship.core.spec import Size
 from segship.datasets import Dataset, Sample, for_model, open_dataset
+from segship.diagnostics import diagnose
 from segship.evidence import policy
 from segship.evidence.measure import Schedule
 from segship.evidence.records import Candidate, Deployment
@@ -75,6 +76,7 @@ class Delivered:
             "max_drop": self.deployment.max_drop,
             "candidates": [candidate.as_json() for candidate in self.deployment.candidates],
             "notes": list(self.deployment.notes),
+            "calibration": msgspec.to_builtins(self.deployment.calibration),
             "seconds": self.deployment.seconds,
         }
 
@@ -116,14 +118,23 @@ def deploy(
         judge = Judge(model, dataset, judged, options.max_drop, progress)
         with clock("verify"):
             tried = [judge.prove(each) for each in tried]
+        with clock("diagnose"):
+            integer = next((each.engine for each in tried if each.engine and each.record.precision == "int8"), None)
+            diagnosis = diagnose(quantiser, model, dataset, calibration, integer) if integer is not None else None
         with clock("search"):
             mixed, searches = search_mixed(tried, quantiser, judge, model, output, options, progress)
         with clock("measure"):
             tried = judge.time([*tried, *mixed], options.schedule, options.threads or available_threads())
         tried = choose(tried)
-        said = (*notes(model, dataset, calibration, judged, image_size), *precision_notes(tried))
+        said = (
+            *notes(model, dataset, calibration, judged, image_size),
+            *precision_notes(tried),
+            *(diagnosis.notes if diagnosis else ()),
+        )
         deployment = summary(model, dataset, tried, options, (len(calibration), len(judged)), said, clock)
-        delivered = deliver(msgspec.structs.replace(deployment, searches=tuple(searches)), tried, judge, output)
+        delivered = deliver(
+            msgspec.structs.replace(deployment, searches=tuple(searches), calibration=diagnosis), tried, judge, output
+        )
     shutil.rmtree(search_folder(output), ignore_errors=True)
     return delivered
 

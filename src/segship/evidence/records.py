@@ -16,6 +16,7 @@ from segship.core.errors import BadEngine
 from segship.core.files import storage_errors
 from segship.core.precision import PrecisionPlan
 from segship.core.spec import Task
+from segship.evidence.calibration import Diagnosis
 from segship.evidence.searches import Found
 
 Level = Literal["tensors", "predictions", "dataset", "invariance"]
@@ -186,6 +187,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float]
     """Wall-clock seconds of each stage, in order."""
     searches: tuple[Found, ...] = ()
+    calibration: Diagnosis | None = None
     created: str
 
 
