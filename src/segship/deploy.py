@@ -10,12 +10,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from segship import showcase
 from segship.candidates import build_candidate, choose, gain_notes, precision_notes, wanted_candidates
 from segship.core.engine import Engine, refuse_foreign
 from segship.core.errors import BuildFailed
 from segship.core.files import replace_directory
 from segship.core.progress import Progress, silent
+from segship.diagnostics import diagnose
+from segship.evidence.calibration import Diagnosis
 from segship.evidence.records import Deployment
 from segship.evidence.searches import Found
 from segship.judging import Judge, Tried
@@ -44,6 +48,7 @@ class Delivered:
             "max_drop": self.deployment.max_drop,
             "candidates": [candidate.as_json() for candidate in self.deployment.candidates],
             "notes": list(self.deployment.notes),
+            "calibration": msgspec.to_builtins(self.deployment.calibration),
             "seconds": self.deployment.seconds,
         }
 
@@ -76,12 +81,14 @@ def deploy(
             )
         with clock("verify"):
             tried = [trial.judge.prove(each) for each in tried]
+        with clock("diagnose"):
+            diagnosis = diagnosed(trial, tried)
         with clock("search"):
             mixed, searches = search_mixed(tried, trial, output, options, progress)
         with clock("measure"):
             tried = trial.judge.time([*tried, *mixed], options.schedule, trial.threads)
             tried = trial.judge.profile(choose(tried), trial.threads)
-        deployment = summary(trial, tried, options, searches, clock)
+        deployment = summary(trial, tried, options, searches, diagnosis, clock)
         delivered = deliver(deployment, tried, trial.judge, output)
     shutil.rmtree(search_folder(output), ignore_errors=True)
     return delivered
@@ -118,9 +125,25 @@ def search_mixed(
     return [candidate for candidate, _ in results], [found for _, found in results]
 
 
-def summary(trial: Trial, tried: Sequence[Tried], options: Options, searches: Sequence[Found], clock: Stages) -> Deployment:
+def diagnosed(trial: Trial, tried: Sequence[Tried]) -> Diagnosis | None:
+    """Whether the calibration was good enough, where anything was calibrated."""
+    integer = next((each.engine for each in tried if each.engine and each.record.precision == "int8"), None)
+    if integer is None:
+        return None
+    return diagnose(trial.quantiser, trial.model, trial.dataset, trial.calibration, integer)
+
+
+def summary(
+    trial: Trial,
+    tried: Sequence[Tried],
+    options: Options,
+    searches: Sequence[Found],
+    diagnosis: Diagnosis | None,
+    clock: Stages,
+) -> Deployment:
     """Everything that was found out."""
     spec, dataset = trial.model.spec, trial.dataset
+    said = (*notes(trial), *precision_notes(tried), *gain_notes(tried), *(diagnosis.notes if diagnosis else ()))
     return Deployment(
         title=f"{spec.variant} on {dataset.root.resolve().name}",
         task=spec.task,
@@ -129,9 +152,10 @@ def summary(trial: Trial, tried: Sequence[Tried], options: Options, searches: Se
         candidates=tuple(each.record for each in tried),
         calibration_images=len(trial.calibration),
         evaluation_images=len(trial.judged),
-        notes=(*notes(trial), *precision_notes(tried), *gain_notes(tried)),
+        notes=said,
         seconds=clock.seconds,
         searches=tuple(searches),
+        calibration=diagnosis,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 

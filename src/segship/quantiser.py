@@ -27,7 +27,13 @@ from segship.graph.passes.smooth import tensors_to_smooth
 from segship.graph.plan import int8_plan
 from segship.graph.recipe import legalised, quantised, smoothed
 from segship.pipeline import ModelPredictor
-from segship.predictor import middle_window
+from segship.predictor import Predictor, middle_window
+
+
+def network_inputs(predictor: Predictor, image: Path) -> dict[str, Array]:
+    """What the network takes of an image file: of sliding-window models, the window in the middle of the image."""
+    prepared = predictor.prepare(image)
+    return predictor.feeds(middle_window(prepared.tensor, predictor.spec.slide), prepared.frame)
 
 
 class Quantiser:
@@ -51,7 +57,7 @@ class Quantiser:
         self.images = list(images)
         self._model, self._progress = model, progress
         kept = cache_folder()
-        self._recipe, self._cache = recipe, cache or (kept / "calibration" if kept is not None else None)
+        self.recipe, self._cache = recipe, cache or (kept / "calibration" if kept is not None else None)
         self._ranges: dict[Recipe, Ranges] = {}
 
     def calibrate(self, recipe: Recipe | None = None) -> Ranges:
@@ -66,7 +72,7 @@ class Quantiser:
 
     def _plain_of(self, recipe: Recipe | None) -> Recipe:
         """The recipe as far as ranges depend on it."""
-        return msgspec.structs.replace(recipe or self._recipe, correct_bias=False)
+        return msgspec.structs.replace(recipe or self.recipe, correct_bias=False)
 
     def _float_graph(self, *, smooth: bool) -> Graph:
         """What is calibrated, and INT8 is written into."""
@@ -94,9 +100,7 @@ class Quantiser:
         }
 
     def _prepare(self, image: Path) -> dict[str, Array]:
-        """What the network takes: of sliding-window models, the window in the middle of the image."""
-        prepared = self._model.prepare(image)
-        return self._model.feeds(middle_window(prepared.tensor, self._model.spec.slide), prepared.frame)
+        return network_inputs(self._model, image)
 
     def plan(self, traits: Traits) -> PrecisionPlan:
         """INT8 wherever a backend of these traits has kernels and it makes sense."""
@@ -104,7 +108,7 @@ class Quantiser:
 
     def quantised(self, traits: Traits, plan: PrecisionPlan | None = None, recipe: Recipe | None = None) -> Graph:
         """The INT8 graph for a backend of these traits, by its own plan or another."""
-        recipe = recipe or self._recipe
+        recipe = recipe or self.recipe
         ranges = self.calibrate(recipe).tensors
         errors = self._mean_errors(recipe) if recipe.correct_bias else None
         return quantised(self._float_graph(smooth=recipe.smooth), ranges, plan or self.plan(traits), traits, errors)
@@ -122,5 +126,5 @@ class Quantiser:
 
     def record(self, recipe: Recipe | None = None) -> engine.Calibration:
         """How the numbers were made, for the manifest."""
-        recipe, ranges = recipe or self._recipe, self.calibrate(recipe)
+        recipe, ranges = recipe or self.recipe, self.calibrate(recipe)
         return engine.Calibration(str(recipe), ranges.images, sha256(f"{ranges.sha256} {recipe}".encode()).hexdigest())

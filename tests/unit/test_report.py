@@ -20,6 +20,7 @@ from segship.core.errors import BadArgument
 from segship.core.precision import PrecisionReport
 from segship.core.predictions import SemanticMap
 from segship.core.spec import Assumption
+from segship.evidence.calibration import Check, Diagnosis, Saturation
 from segship.evidence.records import Candidate, ClassScore, Deployment, ImageScore, Limit
 from segship.evidence.report import ExamplePicture, example_picture, render, tables, words
 from segship.evidence.report.chart import chart
@@ -385,3 +386,27 @@ def test_commands_survive_a_path_with_spaces() -> None:
 @pytest.mark.parametrize("max_drop", [0.0, 1.0])
 def test_poor_deployments_still_become_a_page(candidates: tuple[Candidate, ...], max_drop: float) -> None:
     assert Page(render(fakes.passed(candidates=candidates, max_drop=max_drop, seconds={}, notes=()), None, [])).text
+
+
+DIAGNOSIS = Diagnosis(
+    recipe="mse + bias",
+    images=6,
+    checks=(
+        Check("enough images", passed=False, found="6 images for 70 ranges", advice="give at least 8"),
+        Check("different images", passed=True, found=f"no two of 6 images are nearly the same {EVIL}"),
+    ),
+    saturated=(Saturation("encoder.mlp", "gelu", 13.4, -17.2, -0.1, 4.0), Saturation("stem", "relu", 0.01, -44.0, 0.0, 2.0)),
+)
+
+
+def test_calibration_is_judged_check_by_check() -> None:
+    parsed = page(replace(fakes.passed(), calibration=DIAGNOSIS))
+    assert "INT8 learnt its ranges from 6 images, by mse + bias. 1 of 2 checks say" in parsed.text
+    assert "! enough images 6 images for 70 ranges. Give at least 8." in parsed.text
+    assert "✓ different images" in parsed.text
+    assert "encoder.mlp −0.100 to 4.00 −17 dB 13 %" in parsed.text
+    assert ("img", {"src": "x", "onerror": "alert(2)"}) not in parsed.tags
+
+
+def test_without_int8_nothing_is_said_of_calibration_images() -> None:
+    assert "calibration images good" not in page(fakes.passed()).text

@@ -17,6 +17,7 @@ from segship.core.files import storage_errors
 from segship.core.precision import PrecisionPlan
 from segship.core.profile import Profile, Role
 from segship.core.spec import Task
+from segship.evidence.calibration import Diagnosis
 from segship.evidence.searches import Found
 
 Level = Literal["tensors", "predictions", "dataset", "invariance"]
@@ -191,6 +192,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float]
     """Wall-clock seconds of each stage, in order."""
     searches: tuple[Found, ...] = ()
+    calibration: Diagnosis | None = None
     created: str
 
 

@@ -17,6 +17,9 @@ LEVELS = 256
 _SHRINK = np.geomspace(1.0, 1 / 8, 64)
 """Below an eighth, a step of uint8 could be narrower than a bin, and Q would be P whatever is lost."""
 
+_MOST_CLIPPED = 0.01
+"""Share of the values that may be clipped. P holds what is clipped in one bin: with too much of it there, any range fits."""
+
 Ends = tuple[float, float]
 
 
@@ -68,7 +71,7 @@ def _divergences(
     expected = (mass * spread).sum(axis=1) + below * spread[rows, first_level] + above * spread[rows, last_level]
     total = held.sum()
     divergence = (told - expected) / total - np.log(total) + np.log(np.maximum(inside, 1))
-    return np.where(inside == 0, np.inf, divergence)
+    return np.where(inside < (1 - _MOST_CLIPPED) * total, np.inf, divergence)
 
 
 def _cumulated(content: NDArray[np.float64]) -> NDArray[np.float64]:

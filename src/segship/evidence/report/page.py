@@ -15,6 +15,7 @@ from segship.core.graph import PassRecord
 from segship.draw import palette
 from segship.evidence.records import Candidate, ClassScore, Deployment, Timing
 from segship.evidence.report import tables, words
+from segship.evidence.report.calibration import calibration_table
 from segship.evidence.report.chart import chart
 from segship.evidence.report.outcome import Outcome, outcome
 from segship.evidence.report.pictures import ExamplePicture, css, examples, legend
@@ -53,6 +54,7 @@ def render(
         verdicts=[(verdict, list(tables.guard_rows(verdict))) for verdict in (result.subject.verdicts if result.subject else ())],
         examples=examples(pictures, result.subject_name),
         legend=legend(pictures),
+        calibration=calibration_table(deployment.calibration) if deployment.calibration else None,
         searches=[search_table(found, deployment) for found in deployment.searches],
         spent=spent_tables(deployment),
         precision=tables.precision_rows(manifest.built.precision) if manifest else [],
