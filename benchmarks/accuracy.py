@@ -15,11 +15,12 @@ from segship import load_engine, load_model
 from segship.core.environment import available_threads
 from segship.datasets import for_model, open_dataset
 from segship.demo import ALL
-from segship.deploy import Options, deploy
+from segship.deploy import deploy
 from segship.evidence.verify import AGREEMENT, CANDIDATE_METRIC, DROP, REFERENCE_METRIC, compare_predictions, max_drop
 from segship.judging import machine
 from segship.scenes import write_dataset
 from segship.tasks import task_of
+from segship.trial import Options
 
 ROOT = Path(__file__).parents[1]
 SCENES = 60

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import msgspec
 
@@ -16,22 +18,29 @@ from segship.core.graph import Graph
 from segship.core.precision import PrecisionPlan
 from segship.core.progress import Progress, silent
 from segship.graph.calibrate import Calibration, Ranges
-from segship.graph.histogram import Method
+from segship.graph.channels import ChannelStatistics, ChannelValues
+from segship.graph.int8_recipe import DEFAULT, Recipe
+from segship.graph.observe import channel_maxima_graph
+from segship.graph.passes.correct_bias import has_biases, mean_error_graph
 from segship.graph.passes.insert_qdq import tensors_to_quantise
+from segship.graph.passes.smooth import tensors_to_smooth
 from segship.graph.plan import int8_plan
-from segship.graph.recipe import legalised, quantised
+from segship.graph.recipe import legalised, quantised, smoothed
 from segship.pipeline import ModelPredictor
-from segship.predictor import middle_window
+from segship.predictor import Predictor, middle_window
 
-METHODS: tuple[Method, ...] = get_args(Method)
-METHOD: Method = "mse"
+
+def network_inputs(predictor: Predictor, image: Path) -> dict[str, Array]:
+    """What the network takes of an image file: of sliding-window models, the window in the middle of the image."""
+    prepared = predictor.prepare(image)
+    return predictor.feeds(middle_window(prepared.tensor, predictor.spec.slide), prepared.frame)
 
 
 class Quantiser:
     """Calibrates a graph on image files and gives its INT8 form for any backend and plan.
 
     What was learnt is kept in a cache folder, if one can be written, by the hash of graph, images and preprocessing; an
-    interrupted calibration goes on where it stopped, and another method on the same images runs nothing.
+    interrupted calibration goes on where it stopped, and another recipe that only differs in its method runs nothing.
     """
 
     def __init__(
@@ -41,52 +50,81 @@ class Quantiser:
         images: Sequence[Path],
         progress: Progress = silent,
         *,
-        method: Method = METHOD,
+        recipe: Recipe = DEFAULT,
         cache: Path | None = None,
     ) -> None:
         self.graph = graph
         self.images = list(images)
         self._model, self._progress = model, progress
         kept = cache_folder()
-        self._method, self._cache = method, cache or (kept / "calibration" if kept is not None else None)
-        self._ranges: dict[Method, Ranges] = {}
+        self.recipe, self._cache = recipe, cache or (kept / "calibration" if kept is not None else None)
+        self._ranges: dict[Recipe, Ranges] = {}
 
-    def calibrate(self, method: Method | None = None) -> Ranges:
-        """The ranges of every activation that INT8 may hold on any backend; computed on the first call for a method."""
-        method = method or self._method
-        if method not in self._ranges:
-            spec = self._model.spec
-            calibration = Calibration(
-                graph=self.graph,
-                tensors=tensors_to_quantise(self.graph, PrecisionPlan("int8")),
-                images=self.images,
-                prepare=self._prepare,
-                preprocessing=msgspec.json.encode((spec.image, spec.slide)).decode(),
-                open_session=open_graph,
-                cache=self._cache,
-            )
-            self._ranges[method] = calibration.run(method=method, progress=self._progress)
-        return self._ranges[method]
+    def calibrate(self, recipe: Recipe | None = None) -> Ranges:
+        """The ranges of every activation that INT8 may hold on any backend; computed on the first call for a recipe."""
+        recipe = self._plain_of(recipe)
+        if recipe not in self._ranges:
+            graph = self._float_graph(smooth=recipe.smooth)
+            tensors = tensors_to_quantise(graph, PrecisionPlan("int8"))
+            calibration = Calibration(graph=graph, tensors=tensors, **self._on_images())
+            self._ranges[recipe] = calibration.run(method=recipe.method, progress=self._progress)
+        return self._ranges[recipe]
+
+    def _plain_of(self, recipe: Recipe | None) -> Recipe:
+        """The recipe as far as ranges depend on it."""
+        return msgspec.structs.replace(recipe or self.recipe, correct_bias=False)
+
+    def _float_graph(self, *, smooth: bool) -> Graph:
+        """What is calibrated, and INT8 is written into."""
+        return self._smoothed if smooth else self.graph
+
+    @cached_property
+    def _smoothed(self) -> Graph:
+        watched = channel_maxima_graph(self.graph, tensors_to_smooth(self.graph))
+        return smoothed(self.graph, ChannelStatistics(graph=watched, **self._on_images()).maxima(self._progress))
+
+    def _mean_errors(self, recipe: Recipe) -> ChannelValues:
+        """By node, what INT8 adds to each output channel in the mean over the calibration images."""
+        watched = mean_error_graph(self._float_graph(smooth=recipe.smooth), self.calibrate(recipe).tensors)
+        return ChannelStatistics(graph=watched, **self._on_images()).means(self._progress)
+
+    def _on_images(self) -> dict[str, Any]:
+        """What every observation has in common: the images, and how a network takes and runs them."""
+        spec = self._model.spec
+        return {
+            "images": self.images,
+            "prepare": self._prepare,
+            "preprocessing": msgspec.json.encode((spec.image, spec.slide)).decode(),
+            "open_session": open_graph,
+            "cache": self._cache,
+        }
 
     def _prepare(self, image: Path) -> dict[str, Array]:
-        """What the network takes: of sliding-window models, the window in the middle of the image."""
-        prepared = self._model.prepare(image)
-        return self._model.feeds(middle_window(prepared.tensor, self._model.spec.slide), prepared.frame)
+        return network_inputs(self._model, image)
 
     def plan(self, traits: Traits) -> PrecisionPlan:
         """INT8 wherever a backend of these traits has kernels and it makes sense."""
         return int8_plan(self.graph, traits)
 
-    def quantised(self, traits: Traits, plan: PrecisionPlan | None = None, method: Method | None = None) -> Graph:
+    def quantised(self, traits: Traits, plan: PrecisionPlan | None = None, recipe: Recipe | None = None) -> Graph:
         """The INT8 graph for a backend of these traits, by its own plan or another."""
-        ranges = self.calibrate(method).tensors
-        return quantised(self.graph, ranges, plan or self.plan(traits), traits)
+        recipe = recipe or self.recipe
+        ranges = self.calibrate(recipe).tensors
+        errors = self._mean_errors(recipe) if recipe.correct_bias else None
+        return quantised(self._float_graph(smooth=recipe.smooth), ranges, plan or self.plan(traits), traits, errors)
 
     def plain(self, traits: Traits) -> Graph:
         """The FP32 graph for a backend of these traits."""
         return legalised(self.graph, traits)
 
-    def record(self, method: Method | None = None) -> engine.Calibration:
-        """Where the ranges came from, for the manifest."""
-        ranges = self.calibrate(method)
-        return engine.Calibration(ranges.method, ranges.images, ranges.sha256)
+    def refinements(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """What can be done on top of ``recipe``, where this graph has a place for it."""
+        smooth = (False, True) if tensors_to_smooth(self.graph) else (False,)
+        correct = (False, True) if has_biases(self.graph) else (False,)
+        combined = [msgspec.structs.replace(recipe, smooth=each, correct_bias=other) for each in smooth for other in correct]
+        return tuple(each for each in combined if each != recipe)
+
+    def record(self, recipe: Recipe | None = None) -> engine.Calibration:
+        """How the numbers were made, for the manifest."""
+        recipe, ranges = recipe or self.recipe, self.calibrate(recipe)
+        return engine.Calibration(str(recipe), ranges.images, sha256(f"{ranges.sha256} {recipe}".encode()).hexdigest())

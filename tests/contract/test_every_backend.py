@@ -141,3 +141,17 @@ def test_the_callers_arithmetic_is_left_alone(session: Session) -> None:
     session.run({"image": image()})
     assert np.float64(5e-324) > 0
     assert float("5e-324") * 1.0 > 0
+
+
+def test_a_profile_names_the_layers_and_adds_up(engine: Engine, session: Session) -> None:
+    """The runtime's own clocks: every convolution is there by its module path, and the shares are whole."""
+    found = load_engine(engine.path).profile(np.zeros((*SIZE, 3), np.uint8))
+    if engine.manifest.backend == "null":
+        assert found.kernels == ()
+        return
+    assert sum(found.share(role) for role in ("int8", "float", "convert")) == pytest.approx(100)
+    assert found.share("int8") == 0
+    assert found.share("float") > 50  # a float network converts layouts at most
+    if engine.manifest.backend in COMPILED:
+        convolutions = {layer.name.partition("/")[0] for layer in engine.manifest.built.precision.layers}
+        assert convolutions <= {kernel.path for kernel in found.kernels}

@@ -199,12 +199,12 @@ def test_a_runtime_gives_the_bias_of_a_channel_of_almost_no_weight(
     assert (found - expected).std() < NOISE_LIMIT * expected.std()
 
 
-def test_constant_activations_stay_float_also_behind_operators_that_move_them() -> None:
-    """A map of coordinates is a constant of the graph: no range can be observed for it, and nothing would be gained."""
+def test_constant_activations_stay_float_also_behind_operators_that_move_or_join_them() -> None:
+    """A map of coordinates is a constant of the graph: nothing would be gained, and OpenVINO computed it wrongly in INT8."""
     net = Net()
     places = net.weight("places", 1, *SIZE)
     moved = net.node("Unsqueeze", [places, constant(net.graph, "axes", np.array([0], np.int64))], "coords/Unsqueeze", 1)
-    where = net.conv(moved, "coords", 1, 4)
+    where = net.conv(net.node("Concat", [moved, moved], "coords/Concat", 2, axis=1), "coords", 2, 4)
     logits = net.node("Add", [net.conv(net.image, "stem", 3, 4), where], "add/Add", 4)
     graph = net.done(net.conv(net.node("Relu", [logits], "add/Relu", 4), "last", 4, 3), 3)
     quantised = insert_qdq(graph, ranges_of(graph), ALL)

@@ -27,6 +27,15 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
     return value.const_value.numpy() if value is not None and value.const_value is not None else None
 
 
+def fixed_values(graph: ir.Graph) -> set[ir.Value]:
+    """Every value that is the same whatever the graph is fed: initializers, and all that is computed of nothing else."""
+    fixed = set(graph.initializers.values())
+    for node in graph:
+        if all(value is None or value in fixed for value in node.inputs):
+            fixed.update(node.outputs)
+    return fixed
+
+
 def module_path(node: ir.Node) -> str:
     """PyTorch module path that the node came from; empty where it is not known."""
     return node.metadata_props.get(MODULE_PATH, "")
