@@ -204,10 +204,11 @@ def test_constant_activations_stay_float_also_behind_operators_that_move_them() 
     net = Net()
     places = net.weight("places", 1, *SIZE)
     moved = net.node("Unsqueeze", [places, constant(net.graph, "axes", np.array([0], np.int64))], "coords/Unsqueeze", 1)
-    where = net.conv(moved, "coords", 1, 4)
+    joined = net.node("Concat", [moved, moved], "joined/Concat", 2, axis=1)  # exporters fold no large constants
+    where = net.node("Add", [net.conv(moved, "coords", 1, 4), net.conv(joined, "joined", 2, 4)], "where/Add", 4)
     logits = net.node("Add", [net.conv(net.image, "stem", 3, 4), where], "add/Add", 4)
     graph = net.done(net.conv(net.node("Relu", [logits], "add/Relu", 4), "last", 4, 3), 3)
     quantised = insert_qdq(graph, ranges_of(graph), ALL)
     asked = quantised.asked()
-    assert asked["coords/Conv"] == "fp32"
+    assert asked["coords/Conv"] == asked["joined/Conv"] == "fp32"
     assert asked["stem/Conv"] == asked["last/Conv"] == "int8"

@@ -77,3 +77,20 @@ def reaches(node: ir.Node, kinds: Collection[str]) -> bool:
             seen.add(current)
             waiting.extend(current.successors())
     return False
+
+
+def depends_on_input(value: ir.Value | None) -> bool:
+    """Whether ``value`` depends on what the graph is fed, other than through the fed tensors' shapes."""
+    seen: set[ir.Value] = set()
+    waiting = [value]
+    while waiting:
+        current = waiting.pop()
+        if current is None or current in seen:
+            continue
+        seen.add(current)
+        producer = current.producer()
+        if producer is None and current.const_value is None:
+            return True
+        if producer is not None and producer.op_type != "Shape":
+            waiting.extend(producer.inputs)
+    return False

@@ -18,7 +18,15 @@ from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
 from segship.core.precision import PrecisionPlan
 from segship.graph.histogram import Range
-from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, module_path, new_node, place
+from segship.graph.passes.edit import (
+    constant,
+    constant_of,
+    depends_on_input,
+    drop_unused_constants,
+    module_path,
+    new_node,
+    place,
+)
 
 NAME = "insert_qdq"
 
@@ -71,7 +79,7 @@ def _chosen_nodes(graph: ir.Graph, plan: PrecisionPlan) -> list[ir.Node]:
         for node in graph
         if node.op_type in WEIGHTED_OPS
         and constant_of(node.inputs[1]) is not None
-        and constant_of(_source(node.inputs[0])) is None  # a map of coordinates: computed once, nothing to gain
+        and depends_on_input(node.inputs[0])  # a map of coordinates is computed once, in float: nothing to gain, much to lose
         and plan.precision_of(place(node), node.op_type) == "int8"
     ]
 
