@@ -65,8 +65,8 @@ def drop_unused_constants(graph: ir.Graph) -> None:
             del graph.initializers[name]
 
 
-def reaches(node: ir.Node, kinds: Collection[str]) -> bool:
-    """Whether a node of one of ``kinds`` uses, directly or not, what ``node`` computes."""
+def reaches(node: ir.Node, kinds: Collection[str], without: Collection[str] = ()) -> bool:
+    """Whether a node of one of ``kinds`` uses, directly or not, what ``node`` computes; not by way of nodes of ``without``."""
     seen: set[ir.Node] = set()
     waiting = list(node.successors())
     while waiting:
@@ -75,7 +75,7 @@ def reaches(node: ir.Node, kinds: Collection[str]) -> bool:
             return True
         if current not in seen:
             seen.add(current)
-            waiting.extend(current.successors())
+            waiting.extend(() if current.op_type in without else current.successors())
     return False
 
 

@@ -38,8 +38,9 @@ def group_norm_by_channels(graph: ir.Graph) -> int:
         norm.nodes[-1].outputs[0].replace_all_uses_with(result, replace_graph_outputs=True)
         shape = norm.nodes[2].inputs[1]
         graph.remove(norm.nodes, safe=True)
-        if shape is not None and shape.producer() is not None and not shape.uses():
-            graph.remove(shape.producer(), safe=True)
+        measured = shape.producer() if shape is not None and not shape.uses() else None
+        if measured is not None:
+            graph.remove(measured, safe=True)
     return len(found)
 
 

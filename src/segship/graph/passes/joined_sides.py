@@ -21,10 +21,13 @@ def join_sides_channels_last(graph: ir.Graph) -> int:
         assert source is not None
         assert joined.shape is not None
         kept = constant(graph, f"{reshape.name}/channels_last", np.array([0, -1, joined.shape[1]], np.int64))
-        name, facts = reshape.name or "", {"dtype": joined.dtype, "path": module_path(reshape)}
-        last = new_node("Transpose", [source], f"{name}/last", attributes={"perm": (0, 2, 3, 1)}, **facts)
-        join = new_node("Reshape", [last.outputs[0], kept], f"{name}/join", **facts)
-        turn = new_node("Transpose", [join.outputs[0]], f"{name}/turn", attributes={"perm": (0, 2, 1)}, shape=joined.shape, **facts)
+        name, kind, path = reshape.name or "", joined.dtype, module_path(reshape)
+        last = new_node("Transpose", [source], f"{name}/last", dtype=kind, attributes={"perm": (0, 2, 3, 1)}, path=path)
+        join = new_node("Reshape", [last.outputs[0], kept], f"{name}/join", dtype=kind, path=path)
+        turned = {"perm": (0, 2, 1)}
+        turn = new_node(
+            "Transpose", [join.outputs[0]], f"{name}/turn", dtype=kind, shape=joined.shape, attributes=turned, path=path
+        )
         graph.insert_before(reshape, [last, join, turn])
         joined.replace_all_uses_with(turn.outputs[0], replace_graph_outputs=True)
         graph.remove(reshape, safe=True)

@@ -36,4 +36,5 @@ class SemanticFPN(nn.Module):
         for level in (4, 5):
             coarse = coarse + self.get_submodule(f"p{level}")(levels[level - 2])
         fine: Tensor = self.get_submodule("p2")(levels[0])
-        return fine + self.upsample(coarse)
+        total: Tensor = fine + self.upsample(coarse)
+        return total
