@@ -26,6 +26,7 @@ TRAITS = Traits(
     max_opset=20,
     activations="unsigned",  # signed activations gave wrong numbers in whole networks (2026.4: 7 dB where the same graph has 26)
     int8_ops=("Conv", "ConvTranspose", "MatMul", "Gemm", "MaxPool", "Concat"),
+    channels_last=True,
     argmax="TopK",
 )
 

@@ -28,10 +28,10 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
 
 
 def fixed_values(graph: ir.Graph) -> set[ir.Value]:
-    """Every value that is the same whatever the graph is fed: initializers, and all that is computed of nothing else."""
+    """Every value that no image decides, but at most its size: initializers, shapes, and all that is computed of nothing else."""
     fixed = set(graph.initializers.values())
     for node in graph:
-        if all(value is None or value in fixed for value in node.inputs):
+        if node.op_type == "Shape" or all(value is None or value in fixed for value in node.inputs):
             fixed.update(node.outputs)
     return fixed
 
@@ -74,8 +74,8 @@ def drop_unused_constants(graph: ir.Graph) -> None:
             del graph.initializers[name]
 
 
-def reaches(node: ir.Node, kinds: Collection[str]) -> bool:
-    """Whether a node of one of ``kinds`` uses, directly or not, what ``node`` computes."""
+def reaches(node: ir.Node, kinds: Collection[str], without: Collection[str] = ()) -> bool:
+    """Whether a node of one of ``kinds`` uses, directly or not, what ``node`` computes; not by way of nodes of ``without``."""
     seen: set[ir.Node] = set()
     waiting = list(node.successors())
     while waiting:
@@ -84,5 +84,5 @@ def reaches(node: ir.Node, kinds: Collection[str]) -> bool:
             return True
         if current not in seen:
             seen.add(current)
-            waiting.extend(current.successors())
+            waiting.extend(() if current.op_type in without else current.successors())
     return False

@@ -82,7 +82,7 @@ def chosen_nodes(graph: ir.Graph, plan: PrecisionPlan) -> list[ir.Node]:
         for node in graph
         if node.op_type in WEIGHTED_OPS
         and constant_of(node.inputs[1]) is not None
-        and node.inputs[0] not in fixed  # a map of coordinates: computed once, nothing to gain
+        and node.inputs[0] not in fixed  # a map of coordinates is computed once, in float: nothing to gain, much to lose
         and plan.precision_of(place(node), node.op_type) == "int8"
     ]
 
