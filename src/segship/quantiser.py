@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 
@@ -16,22 +15,19 @@ from segship.core.graph import Graph
 from segship.core.precision import PrecisionPlan
 from segship.core.progress import Progress, silent
 from segship.graph.calibrate import Calibration, Ranges
-from segship.graph.histogram import Method
+from segship.graph.int8_recipe import DEFAULT, Recipe
 from segship.graph.passes.insert_qdq import tensors_to_quantise
 from segship.graph.plan import int8_plan
 from segship.graph.recipe import legalised, quantised
 from segship.pipeline import ModelPredictor
 from segship.predictor import middle_window
 
-METHODS: tuple[Method, ...] = get_args(Method)
-METHOD: Method = "mse"
-
 
 class Quantiser:
     """Calibrates a graph on image files and gives its INT8 form for any backend and plan.
 
     What was learnt is kept in a cache folder, if one can be written, by the hash of graph, images and preprocessing; an
-    interrupted calibration goes on where it stopped, and another method on the same images runs nothing.
+    interrupted calibration goes on where it stopped, and another recipe that only differs in its method runs nothing.
     """
 
     def __init__(
@@ -41,20 +37,20 @@ class Quantiser:
         images: Sequence[Path],
         progress: Progress = silent,
         *,
-        method: Method = METHOD,
+        recipe: Recipe = DEFAULT,
         cache: Path | None = None,
     ) -> None:
         self.graph = graph
         self.images = list(images)
         self._model, self._progress = model, progress
         kept = cache_folder()
-        self._method, self._cache = method, cache or (kept / "calibration" if kept is not None else None)
-        self._ranges: dict[Method, Ranges] = {}
+        self._recipe, self._cache = recipe, cache or (kept / "calibration" if kept is not None else None)
+        self._ranges: dict[Recipe, Ranges] = {}
 
-    def calibrate(self, method: Method | None = None) -> Ranges:
-        """The ranges of every activation that INT8 may hold on any backend; computed on the first call for a method."""
-        method = method or self._method
-        if method not in self._ranges:
+    def calibrate(self, recipe: Recipe | None = None) -> Ranges:
+        """The ranges of every activation that INT8 may hold on any backend; computed on the first call for a recipe."""
+        recipe = recipe or self._recipe
+        if recipe not in self._ranges:
             spec = self._model.spec
             calibration = Calibration(
                 graph=self.graph,
@@ -65,8 +61,8 @@ class Quantiser:
                 open_session=open_graph,
                 cache=self._cache,
             )
-            self._ranges[method] = calibration.run(method=method, progress=self._progress)
-        return self._ranges[method]
+            self._ranges[recipe] = calibration.run(method=recipe.method, progress=self._progress)
+        return self._ranges[recipe]
 
     def _prepare(self, image: Path) -> dict[str, Array]:
         """What the network takes: of sliding-window models, the window in the middle of the image."""
@@ -77,16 +73,20 @@ class Quantiser:
         """INT8 wherever a backend of these traits has kernels and it makes sense."""
         return int8_plan(self.graph, traits)
 
-    def quantised(self, traits: Traits, plan: PrecisionPlan | None = None, method: Method | None = None) -> Graph:
+    def quantised(self, traits: Traits, plan: PrecisionPlan | None = None, recipe: Recipe | None = None) -> Graph:
         """The INT8 graph for a backend of these traits, by its own plan or another."""
-        ranges = self.calibrate(method).tensors
+        ranges = self.calibrate(recipe).tensors
         return quantised(self.graph, ranges, plan or self.plan(traits), traits)
 
     def plain(self, traits: Traits) -> Graph:
         """The FP32 graph for a backend of these traits."""
         return legalised(self.graph, traits)
 
-    def record(self, method: Method | None = None) -> engine.Calibration:
-        """Where the ranges came from, for the manifest."""
-        ranges = self.calibrate(method)
-        return engine.Calibration(ranges.method, ranges.images, ranges.sha256)
+    def refinements(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """What can be done on top of ``recipe`` where this graph has a place for it."""
+        return ()
+
+    def record(self, recipe: Recipe | None = None) -> engine.Calibration:
+        """How the numbers were made, for the manifest."""
+        ranges = self.calibrate(recipe)
+        return engine.Calibration(str(recipe or self._recipe), ranges.images, ranges.sha256)

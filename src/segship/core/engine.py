@@ -41,7 +41,7 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """Where the activation ranges of a quantised engine came from."""
+    """Where the numbers of a quantised engine came from. ``method``: text form of :class:`segship.graph.int8_recipe.Recipe`."""
 
     method: str
     images: int

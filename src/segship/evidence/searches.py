@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from segship.core.precision import PrecisionPlan
-from segship.graph.histogram import Method
+from segship.graph.int8_recipe import Recipe
 
 
-class MethodLoss(msgspec.Struct, frozen=True):
-    """Agreement with PyTorch that is lost, in points, when every layer that can runs in INT8 with ranges by ``method``."""
+class RecipeLoss(msgspec.Struct, frozen=True):
+    """Agreement with PyTorch that is lost, in points, when every layer that can runs in INT8 by ``recipe``."""
 
-    method: Method
+    recipe: Recipe
     loss: float
 
 
@@ -24,14 +24,14 @@ class Sensitivity(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """The search of one backend: how ranges were chosen, what each group costs (most sensitive first), the plan that was
+    """The search of one backend: how numbers were made, what each group costs (most sensitive first), the plan that was
     right, and how many engines were tried for it. ``plan`` is None where even the most careful one was not right."""
 
     backend: str
     probe_images: int
-    methods: tuple[MethodLoss, ...]
+    recipes: tuple[RecipeLoss, ...]
     sensitivities: tuple[Sensitivity, ...]
     plan: PrecisionPlan | None
-    method: Method
+    recipe: Recipe
     engines: int
     stopped_early: bool = False

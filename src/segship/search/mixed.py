@@ -16,7 +16,7 @@ from segship.core.predictions import Prediction
 from segship.core.progress import Progress
 from segship.evidence.records import Candidate
 from segship.evidence.searches import Found
-from segship.graph.histogram import Method
+from segship.graph.int8_recipe import Recipe
 from segship.judging import Judge, Tried
 from segship.predictor import Predictor
 from segship.quantiser import Quantiser
@@ -55,8 +55,8 @@ def mixed_candidate(
     record = Candidate(name=f"{backend} mixed", backend=backend, precision="mixed")
     proved: dict[PrecisionPlan, Tried] = {}
 
-    def is_right(plan: PrecisionPlan, method: Method) -> bool:
-        proved[plan] = judge.prove(Tried(record, store.engine(plan, method)))
+    def is_right(plan: PrecisionPlan, recipe: Recipe) -> bool:
+        proved[plan] = judge.prove(Tried(record, store.engine(plan, recipe)))
         return proved[plan].right
 
     found = PlanSearch(quantiser, backend, store, progress, deadline=deadline).run(is_right, len(chosen))

@@ -15,7 +15,7 @@ from segship.core.files import write_atomically
 from segship.core.precision import PrecisionPlan
 from segship.core.predictions import Prediction
 from segship.core.progress import Progress
-from segship.graph.histogram import Method
+from segship.graph.int8_recipe import Recipe
 from segship.pipeline import build
 from segship.predictor import load_engine
 from segship.quantiser import Quantiser
@@ -23,7 +23,7 @@ from segship.tasks import task_of
 
 
 class EngineStore:
-    """INT8 engines of one graph on one backend, by plan and calibration method, in ``folder``.
+    """INT8 engines of one graph on one backend, by plan and recipe, in ``folder``.
 
     ``references``: PyTorch's predictions of ``probes``, asked for once and only when something must be measured.
     """
@@ -43,23 +43,23 @@ class EngineStore:
         self._losses_file = folder / "losses.json"
         self._losses = _read(self._losses_file)
 
-    def engine(self, plan: PrecisionPlan, method: Method) -> Engine:
+    def engine(self, plan: PrecisionPlan, recipe: Recipe) -> Engine:
         """The engine of a plan: the one in the folder if it is whole, else a new one."""
-        path = self._folder / f"{_key(plan, method)}.engine"
+        path = self._folder / f"{_key(plan, recipe)}.engine"
         if (path / MANIFEST).is_file():
             try:
                 return open_engine(path)
             except BadEngine:  # damaged, or of another version: build it again in its place
                 pass
-        graph = self._quantiser.quantised(load_backend(self._backend).TRAITS, plan, method)
+        graph = self._quantiser.quantised(load_backend(self._backend).TRAITS, plan, recipe)
         self.built += 1
-        return build(graph, self._backend, path, calibration=self._quantiser.record(method))
+        return build(graph, self._backend, path, calibration=self._quantiser.record(recipe))
 
-    def loss(self, plan: PrecisionPlan, method: Method) -> float:
+    def loss(self, plan: PrecisionPlan, recipe: Recipe) -> float:
         """Agreement with PyTorch that the plan's engine loses on the probe images, in points (mean over images)."""
-        key = _key(plan, method)
+        key = _key(plan, recipe)
         if key not in self._losses:
-            self._losses[key] = self._measured(self.engine(plan, method))
+            self._losses[key] = self._measured(self.engine(plan, recipe))
             write_atomically(self._losses_file, msgspec.json.encode(self._losses))
         return self._losses[key]
 
@@ -71,10 +71,10 @@ class EngineStore:
         return 100 * (1 - sum(shares) / len(shares))
 
 
-def _key(plan: PrecisionPlan, method: Method) -> str:
+def _key(plan: PrecisionPlan, recipe: Recipe) -> str:
     """Short hash of what decides the numbers: where layers run in what, not why."""
     places = [(keep.where, keep.precision) for keep in plan.keep]
-    return sha256(msgspec.json.encode((plan.default, places, method))).hexdigest()[:16]
+    return sha256(msgspec.json.encode((plan.default, places, recipe))).hexdigest()[:16]
 
 
 def _read(file: Path) -> dict[str, float]:

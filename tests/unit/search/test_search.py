@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from segship.core.precision import Keep, PrecisionPlan
+from segship.graph.int8_recipe import METHODS, Recipe
 from segship.search.search import PlanSearch
 
 SECRET = {"down": 0.1, "deep": 3.0, "up": 0.2, "wide": 1.0}
@@ -29,22 +30,26 @@ class Quantiser:
     def plan(self, _traits: Any) -> PrecisionPlan:
         return PrecisionPlan("int8", (Keep("last", "fp32", "gives the logits"),))
 
+    def refinements(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        return (Recipe(recipe.method, smooth=True), Recipe(recipe.method, correct_bias=True))
+
 
 class Store:
-    """Losses by the rule; ``mse`` ranges are the best."""
+    """Losses by the rule; ``percentile`` ranges with corrected biases are the best."""
 
     def __init__(self) -> None:
         self.built, self.asked = 0, 0
 
-    def loss(self, plan: PrecisionPlan, method: str) -> float:
+    def loss(self, plan: PrecisionPlan, recipe: Recipe) -> float:
         self.asked += 1
-        return cost(plan) * (1.0 if method == "mse" else 1.5)
+        worse = 1.5 * (recipe.method != "percentile") + 0.5 * (not recipe.correct_bias)
+        return cost(plan) * (1.0 + worse)
 
 
 def search(allowed: float, deadline: float | None = None) -> Any:
     store, judged = Store(), []
 
-    def is_right(plan: PrecisionPlan, method: str) -> bool:
+    def is_right(plan: PrecisionPlan, recipe: Recipe) -> bool:
         judged.append(plan)
         return cost(plan) <= allowed
 
@@ -57,7 +62,9 @@ def search(allowed: float, deadline: float | None = None) -> Any:
 )
 def test_the_fewest_groups_stay_in_float(allowed: float, kept: set[str]) -> None:
     found, judged, _ = search(allowed)
-    assert found.method == "mse"
+    assert found.recipe == Recipe("percentile", correct_bias=True)
+    assert [each.recipe for each in found.recipes[: len(METHODS)]] == [Recipe(method) for method in METHODS]
+    assert [str(each.recipe) for each in found.recipes[len(METHODS) :]] == ["percentile + smooth", "percentile + bias"]
     assert [entry.group for entry in found.sensitivities] == ["deep", "wide", "up", "down"]
     assert {keep.where for keep in found.plan.keep} - {"last"} == kept
     assert cost(found.plan) <= allowed

@@ -19,10 +19,10 @@ class GroupRow(NamedTuple):
     kept: bool
 
 
-class MethodCell(NamedTuple):
-    """One way to make ranges, and the agreement that it lost."""
+class RecipeCell(NamedTuple):
+    """One way to make INT8's numbers, and the agreement that it lost."""
 
-    method: str
+    recipe: str
     loss: str
     chosen: bool
 
@@ -35,8 +35,8 @@ class SearchTable(NamedTuple):
     engines: int
     plan: PrecisionPlan | None
     kept: int
-    method: str
-    methods: list[MethodCell]
+    recipe: str
+    recipes: list[RecipeCell]
     rows: list[GroupRow]
     stopped_early: bool
 
@@ -55,7 +55,7 @@ def search_table(found: Found) -> SearchTable:
         )
         for entry in found.sensitivities
     ]
-    methods = [MethodCell(each.method, words.points(each.loss), each.method == found.method) for each in found.methods]
+    recipes = [RecipeCell(str(each.recipe), words.points(each.loss), each.recipe == found.recipe) for each in found.recipes]
     kept = sum(row.kept for row in rows)
-    numbers = (found.backend, found.probe_images, found.engines, found.plan, kept, found.method)
-    return SearchTable(*numbers, methods, rows, found.stopped_early)
+    numbers = (found.backend, found.probe_images, found.engines, found.plan, kept, str(found.recipe))
+    return SearchTable(*numbers, recipes, rows, found.stopped_early)
