@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
-from segship.backends.onnxruntime import open_graph
 from segship.core import engine
-from segship.core.backend import Array, Traits
-from segship.core.environment import cache_folder
+from segship.core.backend import Traits
 from segship.core.graph import Graph
 from segship.core.precision import PrecisionPlan
 from segship.core.progress import Progress, silent
-from segship.graph.calibrate import Calibration, Ranges
+from segship.graph.calibrate import Ranges
 from segship.graph.int8_recipe import DEFAULT, Recipe
 from segship.graph.passes.insert_qdq import tensors_to_quantise
 from segship.graph.plan import int8_plan
 from segship.graph.recipe import legalised, quantised
+from segship.observing import calibration_of
 from segship.pipeline import ModelPredictor
-from segship.predictor import middle_window
 
 
 class Quantiser:
@@ -43,31 +39,17 @@ class Quantiser:
         self.graph = graph
         self.images = list(images)
         self._model, self._progress = model, progress
-        kept = cache_folder()
-        self._recipe, self._cache = recipe, cache or (kept / "calibration" if kept is not None else None)
+        self._recipe, self._cache = recipe, cache
         self._ranges: dict[Recipe, Ranges] = {}
 
     def calibrate(self, recipe: Recipe | None = None) -> Ranges:
         """The ranges of every activation that INT8 may hold on any backend; computed on the first call for a recipe."""
         recipe = recipe or self._recipe
         if recipe not in self._ranges:
-            spec = self._model.spec
-            calibration = Calibration(
-                graph=self.graph,
-                tensors=tensors_to_quantise(self.graph, PrecisionPlan("int8")),
-                images=self.images,
-                prepare=self._prepare,
-                preprocessing=msgspec.json.encode((spec.image, spec.slide)).decode(),
-                open_session=open_graph,
-                cache=self._cache,
-            )
+            tensors = tensors_to_quantise(self.graph, PrecisionPlan("int8"))
+            calibration = calibration_of(self._model, self.graph, tensors, self.images, cache=self._cache)
             self._ranges[recipe] = calibration.run(method=recipe.method, progress=self._progress)
         return self._ranges[recipe]
-
-    def _prepare(self, image: Path) -> dict[str, Array]:
-        """What the network takes: of sliding-window models, the window in the middle of the image."""
-        prepared = self._model.prepare(image)
-        return self._model.feeds(middle_window(prepared.tensor, self._model.spec.slide), prepared.frame)
 
     def plan(self, traits: Traits) -> PrecisionPlan:
         """INT8 wherever a backend of these traits has kernels and it makes sense."""
