@@ -186,7 +186,7 @@ def quantiser_of(model: ModelPredictor, job: Job, count: int = CALIBRATION) -> Q
     samples = for_model(open_dataset(job.tune, job.task), model.spec).samples
     sizes = {model.size_of(sample.image) for sample in samples}
     graph = export(model, image_size=sizes.pop() if len(sizes) == 1 else None)
-    return Quantiser(model, graph, [sample.image for sample in strided(samples, min(count, len(samples)))])
+    return Quantiser(model, graph, [samples[index].image for index in strided(range(len(samples)), min(count, len(samples)))])
 
 
 def said(verdict: Verdict, model: ModelPredictor, job: Job) -> str:

@@ -73,7 +73,7 @@ def folder_jobs(folder: Path | None, judged_on: str, task: Task, *names: str) ->
 def judge_of(model: ModelPredictor, job: Job, at_most: int) -> Judge:
     """Judges predictors beside ``model`` on at most so many unseen images; PyTorch runs once on each."""
     data = for_model(open_dataset(job.unseen, job.task), model.spec)
-    samples = strided(data.samples, min(at_most, len(data)))
+    samples = [data.samples[index] for index in strided(range(len(data)), min(at_most, len(data)))]
     return Judge(model, data, samples, MAX_DROP, silent)
 
 
