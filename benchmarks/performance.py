@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from networks import NETWORKS, Network
+from page import Page
 
 from segship.backends import load_backend
 from segship.core.environment import available_threads
@@ -45,22 +46,11 @@ def main() -> None:
     arguments.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "performance.md")
     arguments.add_argument("--only", default="", help="measure the sections whose title holds this, keep the others of the page")
     options = arguments.parse_args()
-    kept = sections_of(options.output) if options.only else {}
     with tempfile.TemporaryDirectory() as scratch:
-        titles = {network.title: partial(section, network, Path(scratch) / network.family) for network in NETWORKS}
-        titles[START] = partial(start_section, Path(scratch))
-        for title, measured in titles.items():
-            if options.only in title:
-                kept[title] = measured()
-                sections = [kept[each] for each in titles if each in kept]
-                options.output.write_text("\n".join([head(), *sections]))  # after each: an interruption loses nothing
+        sections = {network.title: partial(section, network, Path(scratch) / network.family) for network in NETWORKS}
+        sections[START] = partial(start_section, Path(scratch))
+        Page(options.output, head()).measure(sections, options.only)
     print(options.output)
-
-
-def sections_of(page: Path) -> dict[str, str]:
-    """The sections of a page that was written before, by title."""
-    parts = page.read_text().split("\n## ")[1:] if page.is_file() else []
-    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in parts}
 
 
 def head() -> str:
@@ -100,7 +90,7 @@ def section(network: Network, folder: Path) -> str:
     whole = timings["onnxruntime fp32", "network"].median_ms
     rows = [f"{row(name, timings, engines)} {decoding[name]:.1f} ({100 * decoding[name] / whole:.0f} %) |" for name in predictors]
     header = "| candidate | network median | p95 | times | image median | p95 | times | over network | INT8 layers | MB | post |"
-    return "\n".join([f"## {network.title}\n", header, "|---|" + "---:|" * 10, *rows, ""])
+    return "\n".join([header, "|---|" + "---:|" * 10, *rows, ""])
 
 
 def random_checkpoint(network: Network, folder: Path) -> Path:
@@ -166,7 +156,6 @@ def start_section(folder: Path) -> str:
     image = next((folder / "start").glob("*.jpg"))
     model = load_model(checkpoint)
     lines = [
-        f"## {START}\n",
         "| engine | median s | of runs |",
         "|---|---:|---:|",
     ]

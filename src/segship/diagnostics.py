@@ -20,7 +20,7 @@ from segship.evidence.calibration import Check, Diagnosis, Saturation
 from segship.graph.calibrate import Ranges
 from segship.graph.passes.edit import place
 from segship.predictor import Predictor, load_engine
-from segship.quantiser import Quantiser, network_inputs
+from segship.quantiser import Quantiser
 
 FEWEST_IMAGES = 8
 _MOVED = 0.05
@@ -163,9 +163,9 @@ def not_clipped(saturated: Sequence[Saturation]) -> Check:
 
 def same_input(model: Predictor, engine: Engine, image: Path) -> Check:
     """Whether the engine, by its own specification, is fed what was calibrated with. Raises :class:`BuildFailed` where not."""
-    calibrated = network_inputs(model, image)["image"]
+    calibrated = model.network_feeds(image)["image"]
     with load_engine(engine.path) as loaded:
-        fed = network_inputs(loaded, image)["image"]
+        fed = loaded.network_feeds(image)["image"]
     digests = [sha256(each.tobytes()).hexdigest() for each in (calibrated, fed)]
     if digests[0] != digests[1] or calibrated.shape != fed.shape:
         raise BuildFailed(

@@ -119,10 +119,11 @@ class Judge:
                 reference_name=REFERENCE,
                 candidate_name=name,
             ),
-            self._compare(engine, name),
+            self.compare(engine, name),
         )
 
-    def _compare(self, engine: Predictor, name: str) -> Verdict:
+    def compare(self, engine: Predictor, name: str) -> Verdict:
+        """The last of the verdicts alone: the data set's metric of both, or without labels their agreement."""
         labelled = self._dataset.labelled
         return compare_predictions(
             self.references,

@@ -97,6 +97,11 @@ class Predictor:
         side_inputs = [spec.name for spec in signature.inputs if spec.name in sizes]
         return {"image": tensor, **{name: np.array(sizes[name], np.int64) for name in side_inputs}}
 
+    def network_feeds(self, image: ImageLike) -> dict[str, Array]:
+        """What the network takes for one image: of sliding-window models, the window in the middle."""
+        prepared = self.prepare(image)
+        return self.feeds(middle_window(prepared.tensor, self.spec.slide), prepared.frame)
+
     def _size_sentence(self, image: Size, found: Size, what: str, expected: Size | None) -> str:
         assert expected is not None
         return (

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from segship.backends.onnxruntime import open_graph
 from segship.core import engine
-from segship.core.backend import Array, Traits
-from segship.core.environment import cache_folder
+from segship.core.backend import Traits
 from segship.core.graph import Graph
 from segship.core.precision import PrecisionPlan
 from segship.core.progress import Progress, silent
@@ -26,14 +23,8 @@ from segship.graph.passes.insert_qdq import tensors_to_quantise
 from segship.graph.passes.smooth import tensors_to_smooth
 from segship.graph.plan import int8_plan
 from segship.graph.recipe import legalised, quantised, smoothed
+from segship.observing import OnImages, on_images
 from segship.pipeline import ModelPredictor
-from segship.predictor import Predictor, middle_window
-
-
-def network_inputs(predictor: Predictor, image: Path) -> dict[str, Array]:
-    """What the network takes of an image file: of sliding-window models, the window in the middle of the image."""
-    prepared = predictor.prepare(image)
-    return predictor.feeds(middle_window(prepared.tensor, predictor.spec.slide), prepared.frame)
 
 
 class Quantiser:
@@ -56,8 +47,7 @@ class Quantiser:
         self.graph = graph
         self.images = list(images)
         self._model, self._progress = model, progress
-        kept = cache_folder()
-        self.recipe, self._cache = recipe, cache or (kept / "calibration" if kept is not None else None)
+        self.recipe, self._cache = recipe, cache
         self._ranges: dict[Recipe, Ranges] = {}
 
     def calibrate(self, recipe: Recipe | None = None) -> Ranges:
@@ -88,19 +78,8 @@ class Quantiser:
         watched = mean_error_graph(self._float_graph(smooth=recipe.smooth), self.calibrate(recipe).tensors)
         return ChannelStatistics(graph=watched, **self._on_images()).means(self._progress)
 
-    def _on_images(self) -> dict[str, Any]:
-        """What every observation has in common: the images, and how a network takes and runs them."""
-        spec = self._model.spec
-        return {
-            "images": self.images,
-            "prepare": self._prepare,
-            "preprocessing": msgspec.json.encode((spec.image, spec.slide)).decode(),
-            "open_session": open_graph,
-            "cache": self._cache,
-        }
-
-    def _prepare(self, image: Path) -> dict[str, Array]:
-        return network_inputs(self._model, image)
+    def _on_images(self) -> OnImages:
+        return on_images(self._model, self.graph, self.images, cache=self._cache)
 
     def plan(self, traits: Traits) -> PrecisionPlan:
         """INT8 wherever a backend of these traits has kernels and it makes sense."""

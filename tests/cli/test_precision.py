@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
 from segship.cli import main
-from segship.core.plan_file import write_plan
+from segship.core.plan_file import read_plan, write_plan
 from segship.core.precision import Keep, PrecisionPlan
 
 FACTS = ("--fact", "scale=1.0", "--image-size", "64x96")
@@ -72,3 +73,64 @@ def test_a_precision_and_a_plan_are_one_too_many(
     words = ("--precision", "fp16", "--plan", tmp_path / "plan.toml")
     assert run("export", tiny_checkpoint, *words, *FACTS, "-o", tmp_path / "a.onnx") == 2
     assert "leave one out" in capsys.readouterr().err
+
+
+@pytest.fixture
+def overflowing(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """The tiny network with one layer's results a million times larger, and the next one's weights as much smaller."""
+    state = torch.load(tiny_checkpoint, weights_only=True)
+    for entry in ("weight", "bias"):
+        state[f"up1.conv.double_conv.1.{entry}"] *= 1e6
+    state["up1.conv.double_conv.3.weight"] /= 1e6
+    torch.save(state, tmp_path / "overflowing.pth")
+    return tmp_path / "overflowing.pth"
+
+
+def test_images_show_what_half_precision_cannot_hold(
+    overflowing: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("export", overflowing, "--precision", "fp16", *FACTS)
+    assert run(*words, "-o", tmp_path / "blind.onnx") == 0
+    assert "layers that overflow were not looked for" in capsys.readouterr().out
+    assert not (tmp_path / "blind.plan.toml").exists()
+    assert run(*words, "--data", scenes, "-o", tmp_path / "a.onnx") == 0
+    said = capsys.readouterr().out
+    assert "not looked for" not in said
+    plan = read_plan(tmp_path / "a.plan.toml")
+    assert "up1.conv.double_conv.3" in {keep.where for keep in plan.keep}
+    assert all(f"{keep.where} stays fp32: {keep.reason}" in said for keep in plan.keep)
+    assert weight_types(tmp_path / "a.onnx") == {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    again = ("--plan", tmp_path / "a.plan.toml", "-o", tmp_path / "b.onnx")
+    assert run("export", overflowing, *FACTS, *again) == 0
+    assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "a.onnx").read_bytes()
+
+
+def test_image_sizes_may_be_free_and_json_tells_the_exceptions(
+    overflowing: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--precision", "bf16", "--fact", "scale=1.0", "--data", scenes, "-o", tmp_path / "a.onnx", "--json")
+    assert run("export", overflowing, *words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["plan"] == str(tmp_path / "a.plan.toml")
+    assert found["exceptions"] == {}  # bfloat16 reaches as far as float32
+    assert found["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--data", "{scenes}"), "is for --precision fp16 or bf16"),
+        (("--data", "{scenes}", "--precision", "fp32"), "is for --precision fp16 or bf16"),
+        (("--data", "{scenes}", "--precision", "fp16", "--image-size", "32x32"), "made for 32 x 32"),
+        (("--data", "{empty}", "--precision", "fp16"), "{empty}"),
+    ],
+)
+def test_data_that_cannot_show_ranges_is_refused(
+    words: tuple[str, ...], expected: str, tiny_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    filled = [word.format(scenes=scenes, empty=empty) for word in words]
+    assert run("export", tiny_checkpoint, "--fact", "scale=1.0", *filled, "-o", tmp_path / "a.onnx") == 2
+    assert expected.format(empty=empty) in capsys.readouterr().err
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["empty"]

@@ -229,3 +229,8 @@ class OnnxRuntimeSession:
 def open_graph(graph: Graph, *, threads: int | None = None) -> OnnxRuntimeSession:
     """A session straight from a graph, without an engine directory: for checks and calibration while building."""
     return OnnxRuntimeSession(graph.to_bytes(), graph.signature, threads or available_threads(), optimised=False)
+
+
+def open_as_written(graph: Graph, *, threads: int | None = None) -> OnnxRuntimeSession:
+    """A session that runs the graph node by node, nothing fused and no cast taken away: what the graph itself says."""
+    return OnnxRuntimeSession(graph.to_bytes(), graph.signature, threads or available_threads(), optimised=True)

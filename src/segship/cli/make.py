@@ -144,6 +144,11 @@ def _number(value: float | None, digits: int) -> str:
 @click.option("--logits", is_flag=True, help="Give the network's own output instead of the label map.")
 @options.float_precision
 @options.plan
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of images that show which layers fp16 or bf16 cannot hold: these stay fp32.",
+)
 @options.facts
 @options.as_json
 def export(
@@ -153,31 +158,59 @@ def export(
     logits: bool,
     precision: Any,
     plan: Path | None,
+    data: Path | None,
     facts: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Write CHECKPOINT as an optimised ONNX graph, checked against PyTorch before its precision is lowered."""
     from segship.core.files import write_atomically
+    from segship.core.plan_file import write_plan
     from segship.core.precision import in_words
+    from segship.half import plan_on_folder
     from segship.pipeline import export as run
     from segship.pipeline import load_model, with_plan
 
-    asked, size = _plan(precision, plan), _size(image_size)
-    graph = run(load_model(checkpoint, **options.parsed_facts(facts)), image_size=size, output="logits" if logits else None)
+    asked, size, is_half = _plan(precision, plan), _size(image_size), precision in ("fp16", "bf16")
+    if data is not None and not is_half:
+        raise BadArgument(
+            f"--data {data} is for --precision fp16 or bf16, whose ranges it shows, and {in_words(asked)} is asked: add one of "
+            "these, or leave --data out (INT8 needs segship deploy)"
+        )
+    model = load_model(checkpoint, **options.parsed_facts(facts))
+    graph = run(model, image_size=size, output="logits" if logits else None)
+    if data is not None:
+        with Console() as progress:
+            asked = plan_on_folder(model, graph, data, precision, image_size=size, progress=progress)
     graph = with_plan(graph, asked)
     write_atomically(output, graph.to_bytes())
+    beside = output.with_suffix(".plan.toml") if data is not None else None
+    if beside is not None:
+        write_plan(asked, beside)
+    notes = [NOT_LOOKED_FOR] if is_half and data is None else []
     described = {
         "graph": str(output),
         "inputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in graph.signature.inputs],
         "outputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in graph.signature.outputs],
         "passes": [record.name for record in graph.history if record.changed],
         "precision": in_words(graph.plan),
+        "plan": str(beside) if beside is not None else None,
+        "exceptions": {keep.where: keep.reason for keep in graph.plan.keep},
+        "notes": notes,
     }
     if as_json:
         say_json(described)
-    else:
-        inputs = " + ".join(spec.name for spec in graph.signature.inputs)
-        say(f"{output}: {inputs} -> {graph.signature.outputs[0].name}, {in_words(graph.plan)}")
+        return
+    inputs = " + ".join(spec.name for spec in graph.signature.inputs)
+    say(f"{output}: {inputs} -> {graph.signature.outputs[0].name}, {in_words(graph.plan)}")
+    for keep in graph.plan.keep:
+        say(f"  {keep.where} stays {keep.precision}: {keep.reason}")
+    if beside is not None:
+        say(f"  plan  {beside}")
+    for note in notes:
+        say(f"  note: {note}")
+
+
+NOT_LOOKED_FOR = "no images were given, so layers that overflow were not looked for: give --data DIR"
 
 
 @click.command()

@@ -24,6 +24,8 @@ DROP: Final = "drop"
 """Metric of the reference minus that of the candidate; without truth, 100 minus the agreement."""
 WORST_CLASS_DROP: Final = "worst_class_drop"
 AGREEMENT: Final = "agreement"
+MATCHED_IOU: Final = "matched_iou"
+"""Mean mask IoU of the objects that reference and candidate both found, in percent; left out where there are none."""
 
 _FEW_IMAGES: Final = 20
 
@@ -74,7 +76,7 @@ def compare_predictions(
         reference=reference,
         candidate=candidate,
         images=len(sums.names),
-        measured=_measured(first_scores, second_scores, scores, sums.agreement, labelled=labelled),
+        measured=_measured(first_scores, second_scores, scores, sums.agreement, labelled=labelled) | sums.matched_iou,
         limits=limits,
         interval=sums.interval(labelled=labelled, resamples=resamples, seed=seed),
         classes=scores,
@@ -91,6 +93,7 @@ class _Sums:
         self._reference, self._candidate = task.scorer(n_classes, ignore), task.scorer(n_classes, ignore)
         self.names: list[str] = []
         self._agreements: list[tuple[float, int]] = []
+        self._ious: list[float] = []
 
     def add(self, name: str, reference: Prediction, candidate: Prediction, truth: Prediction) -> None:
         """Count one image."""
@@ -99,6 +102,7 @@ class _Sums:
         self._reference.add(truth, reference)
         self._candidate.add(truth, candidate)
         self._agreements.append((self._task.agreement(reference, candidate), truth.size[0] * truth.size[1]))
+        self._ious += self._task.matched_ious(reference, candidate)
         self.names.append(name)
 
     def _check(self, name: str, role: str, each: Prediction, size: tuple[int, int], *, ignore: int | None) -> None:
@@ -121,6 +125,11 @@ class _Sums:
     def agreement(self) -> float:
         """In percent; an image counts by its pixels."""
         return 100 * sum(share * size for share, size in self._agreements) / sum(size for _, size in self._agreements)
+
+    @property
+    def matched_iou(self) -> dict[str, float]:
+        """Quantity and value in percent, all objects alike; empty where no object was found by both."""
+        return {MATCHED_IOU: 100 * float(np.mean(self._ious))} if self._ious else {}
 
     def interval(self, *, labelled: bool, resamples: int, seed: int) -> tuple[float, float] | None:
         """95 % interval of the change, candidate minus reference."""

@@ -31,6 +31,10 @@ class TaskModule(Protocol):
         """How far two predictions of one image are the same, 0 to 1. Symmetric; needs no truth."""
         ...
 
+    def matched_ious(self, first: Any, second: Any) -> list[float]:
+        """Mask IoU of each object that two predictions of one image both hold; empty for tasks without objects."""
+        ...
+
     def scorer(self, n_classes: int, ignore: int | None) -> Scorer[Any]:
         """A fresh sum for the metric."""
         ...

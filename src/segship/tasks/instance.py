@@ -10,10 +10,10 @@ from segship.core.backend import Array
 from segship.core.predictions import Instances
 from segship.core.spec import Frame, InstanceDecode, ModelSpec
 from segship.tasks.average_precision import AveragePrecision
-from segship.tasks.matching import agreement
+from segship.tasks.matching import agreement, matched_ious
 from segship.tasks.paste import cut_out, paste
 
-__all__ = ["METRIC", "agreement", "decode", "scorer"]
+__all__ = ["METRIC", "agreement", "decode", "matched_ious", "scorer"]
 
 METRIC = "mask AP"
 

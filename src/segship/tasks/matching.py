@@ -30,6 +30,11 @@ def agreement(first: Instances, second: Instances) -> float:
     return min(shared / total, 1.0)
 
 
+def matched_ious(first: Instances, second: Instances) -> list[float]:
+    """Mask IoU of each object that both lists hold, above 0.5 to 1: how alike what was found by both is. Needs no truth."""
+    return [iou for _, _, iou in pairs(first, second)]
+
+
 def pairs(first: Instances, second: Instances) -> list[tuple[int, int, float]]:
     """Index in ``first``, index in ``second`` and mask IoU of the objects that are the same, each in one pair at most."""
     candidates = [(i, j, _iou(first.masks[i], second.masks[j])) for i, j in _possible(first, second)]

@@ -111,6 +111,15 @@ def agreement(first: PanopticMap, second: PanopticMap) -> float:
     return float(overlap.pixels[_same(first, second, overlap)].sum() / max(first.ids.size, 1))
 
 
+def matched_ious(first: PanopticMap, second: PanopticMap) -> list[float]:
+    """Mask IoU of each object (no stuff) that is the same in both maps, above 0.5 to 1. Needs no truth."""
+    overlap = _overlap(first, second)
+    things = np.array([False, *(segment.is_thing for segment in first.segments)])
+    same = _same(first, second, overlap) & things[:, None]
+    found: list[float] = _ious(overlap.pixels, np.zeros(len(overlap.columns), np.int64))[same].tolist()
+    return found
+
+
 def agreeing(first: PanopticMap, second: PanopticMap) -> BoolArray:
     """The pixels on which two maps agree, (height, width) bool, as :func:`agreement` counts them."""
     same: BoolArray = _same(first, second, _overlap(first, second))[places(first), places(second)]

@@ -76,6 +76,11 @@ def agreement(first: SemanticMap, second: SemanticMap) -> float:
     return float(np.mean(first.labels == second.labels))
 
 
+def matched_ious(first: SemanticMap, second: SemanticMap) -> list[float]:
+    """None: a label map holds no objects."""
+    return []
+
+
 def confusion(truth: LabelArray, prediction: LabelArray, n_classes: int, ignore: int | None) -> NDArray[np.int64]:
     """Pixel counts (n_classes, n_classes), rows truth, columns prediction; pixels whose truth is ``ignore`` are left out."""
     counted = truth != ignore if ignore is not None else np.ones(truth.shape, bool)

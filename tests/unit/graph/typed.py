@@ -1,11 +1,7 @@
 """References that really round: what a typed graph computes on a machine with kernels for its types.
 
-ONNX Runtime on the CPU has next to no half-precision kernels. It runs such nodes in float32 between casts of its own and
-takes those casts away where they meet, so that neither rounding nor overflow between two nodes can be seen. Hence two
-references of our own:
-
-* :class:`RoundedSession` runs every node in float32 and rounds its result to the type that the graph gives it. That is
-  what tensor cores do: half-precision operands, float32 sums, a half-precision result. Fast enough for whole networks.
+* :class:`RoundedSession` runs every node in float32 and rounds its result to the type that the graph gives it
+  (``segship.graph.typed``). Fast enough for whole networks.
 * :class:`NumpySession` is ONNX's reference evaluator: numpy in the types of the graph, sums inside a node included. It is
   slow, so for tiny networks only.
 """
@@ -17,16 +13,13 @@ from collections.abc import Iterable, Sequence
 import ml_dtypes
 import numpy as np
 import onnx
-import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from segship.core.backend import Feeds
 from segship.core.graph import Graph
 from segship.graph.histogram import Range
-from segship.graph.passes.edit import constant, drop_unused_constants, new_node
+from segship.graph.typed import rounded
 from unit.graph.networks import PlainSession
-
-HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 class RoundedSession(PlainSession):
@@ -46,41 +39,6 @@ class NumpySession:
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         with np.errstate(over="ignore", invalid="ignore"):
             return dict(zip(self._names, self._evaluator.run(self._names, dict(feeds)), strict=True))
-
-
-def rounded(graph: Graph) -> Graph:
-    """The same graph in float32, with each half-precision result rounded right behind its node."""
-    model = graph.ir.clone()
-    model.graph.opset_imports[""] = 20  # in float32 opset 22 means the same, and ONNX Runtime lacks some of its operators
-    for value in list(model.graph.initializers.values()):
-        if value.dtype in HALF:
-            _replace(value, constant(model.graph, f"{value.name}/float32", value.const_value.numpy().astype(np.float32)))
-    for node in list(model.graph):
-        for value in node.outputs:
-            if value.dtype in HALF:
-                _round(model.graph, node, value)
-    drop_unused_constants(model.graph)
-    return Graph(model, graph.spec, graph.signature)
-
-
-def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    half, uses = value.dtype, value.uses()
-    value.type = ir.TensorType(ir.DataType.FLOAT)
-    if node.op_type == "Cast":
-        node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT.value)
-    elif node.op_type == "ConstantOfShape":
-        content = node.attributes["value"].as_tensor().numpy().astype(np.float32)
-        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(content))
-    down = new_node("Cast", [value], f"{value.name}/down", dtype=half, attributes={"to": half.value})
-    up = new_node("Cast", down.outputs, f"{value.name}/up", dtype=ir.DataType.FLOAT, attributes={"to": 1})
-    graph.insert_after(node, [down, up])
-    for user, index in uses:
-        user.replace_input_with(index, up.outputs[0])
-
-
-def _replace(old: ir.Value, new: ir.Value) -> None:
-    for user, index in old.uses():
-        user.replace_input_with(index, new)
 
 
 def check_types(graph: Graph) -> None:
