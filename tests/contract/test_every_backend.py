@@ -130,6 +130,24 @@ def test_a_changed_byte_is_noticed(engine: Engine, tmp_path: Path) -> None:
         load_engine(copy)
 
 
+def test_a_manifest_of_fewer_fields_is_still_whole(engine: Engine, tmp_path: Path) -> None:
+    """An engine of an older segship lacks what is new since; its seal holds all the same, and a change still breaks it."""
+    import json
+    import shutil
+    from hashlib import sha256
+
+    copy = Path(shutil.copytree(engine.path, tmp_path / "copy.engine"))
+    older = json.loads((copy / "manifest.json").read_text())
+    del older["plan"]["recipe"]
+    older["id"] = ""
+    older["id"] = sha256(json.dumps(older, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
+    (copy / "manifest.json").write_text(json.dumps(older, indent=1, ensure_ascii=False))
+    assert load_engine(copy).engine.manifest.plan == engine.manifest.plan
+    (copy / "manifest.json").write_text(json.dumps({**older, "created": "today"}, indent=1, ensure_ascii=False))
+    with pytest.raises(BadEngine, match="was changed after"):
+        load_engine(copy)
+
+
 def test_another_release_of_the_backend_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_backend(engine.manifest.backend), "version", lambda: "0.1.7")
     with pytest.raises(EngineNotPortable, match=r"installed is 0\.1\.7"):

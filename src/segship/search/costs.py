@@ -108,11 +108,14 @@ class Costs:
         return [before - after for before, after in zip(fp32, int8, strict=True)]
 
     def _without_false_alarms(self, items: Sequence[Item]) -> list[Item]:
-        """INT8 counts as slower in a group only beyond noise, and if the whole engine is faster without: casts cost, too."""
+        """INT8 counts as slower in a group only beyond noise, and if the whole engine is faster without: casts cost, too.
+
+        Where it is not with all that are suspected in float, the worse half of them is tried.
+        """
         noise = -_SLOWER * sum(abs(item.ms or 0.0) for item in items)
-        slower = [item for item in items if item.slower and (item.ms or 0.0) < noise]
-        if slower:
-            slower = slower if not self._deadline.passed() and self._confirmed(slower) else []
+        slower = sorted((item for item in items if item.slower and (item.ms or 0.0) < noise), key=lambda item: item.ms or 0.0)
+        while slower and (self._deadline.passed() or not self._confirmed(slower)):
+            slower = slower[: len(slower) // 2]
         return [item if item in slower or not item.slower else replace(item, ms=0.0) for item in items]
 
     def _confirmed(self, slower: Sequence[Item]) -> bool:
