@@ -41,8 +41,12 @@ def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = (), rest: Flo
     """
     last = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not reaches(node, WEIGHTED_OPS)]
     exceptions = [Keep(place(node), rest, "gives the logits: in 8 bits, classes would tie") for node in last]
-    ranked = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and reaches(node, RANKING_OPS, WEIGHTED_OPS)]
-    exceptions += [Keep(place(node), rest, "its values are ranked: in 8 bits, candidates would tie") for node in ranked]
+    ranked = [
+        node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and reaches(node, RANKING_OPS, without=WEIGHTED_OPS)
+    ]
+    known = {place(node) for node in last}
+    others = dict.fromkeys(place(node) for node in ranked if place(node) not in known)
+    exceptions += [Keep(where, rest, "its values are ranked: in 8 bits, candidates would tie") for where in others]
     missing = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not runs_int8(node, traits)]
     exceptions += [Keep(place(node), rest, f"the backend has no INT8 kernel for {node.op_type}") for node in missing]
     return PrecisionPlan("int8", (*exceptions, *keep), None if rest == "fp32" else rest)
