@@ -32,14 +32,21 @@ def check_plan(graph: Graph, plan: PrecisionPlan) -> None:
 def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = (), rest: FloatPrecision = "fp32") -> PrecisionPlan:
     """INT8 everywhere but where it makes no sense; ``rest`` is the precision of all that stays float.
 
-    Float stay the last weighted layers before the result, and operators without an INT8 kernel in the backend. ``keep``
-    adds exceptions, for instance for layers found to be sensitive; they win over these.
+    Float stay the last weighted layers before the result or before a ranking, and operators without an INT8 kernel in the
+    backend. ``keep`` adds exceptions, for instance for layers found to be sensitive; they win over these.
     """
     last = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not reaches(node, WEIGHTED_OPS)]
     exceptions = [Keep(place(node), rest, "gives the logits: in 8 bits, classes would tie") for node in last]
+    ranked = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and node not in last and _is_ranked(node)]
+    exceptions += [Keep(place(node), rest, "gives scores that are ranked: in 8 bits, most would tie") for node in ranked]
     missing = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not runs_int8(node, traits)]
     exceptions += [Keep(place(node), rest, f"the backend has no INT8 kernel for {node.op_type}") for node in missing]
     return PrecisionPlan("int8", (*exceptions, *keep), None if rest == "fp32" else rest)
+
+
+def _is_ranked(node: ir.Node) -> bool:
+    """Whether what ``node`` gives goes to a choice of the best, with no other weighted layer between."""
+    return reaches(node, ("NonMaxSuppression", "TopK"), but_not_through=(*WEIGHTED_OPS, "Shape"))
 
 
 def half_plan(

@@ -211,3 +211,23 @@ def test_constant_activations_stay_float_also_behind_operators_that_move_or_join
     asked = quantised.asked()
     assert asked["coords/Conv"] == "fp32"
     assert asked["stem/Conv"] == asked["last/Conv"] == "int8"
+
+
+def test_the_layer_whose_scores_are_ranked_stays_float_and_those_before_and_beside_it_do_not() -> None:
+    net = Net()
+    features = net.node("Relu", [net.conv(net.image, "features", 3, 8)], "features/Relu", 8)
+    scores = net.conv(net.node("Relu", [net.conv(features, "tower", 8, 8)], "tower/Relu", 8), "scores", 8, 1, side=1)
+    most = constant(net.graph, "most", np.array([4], np.int64))
+    best = ir.node("TopK", [net.node("Sigmoid", [scores], "sigmoid/Sigmoid", 1), most], num_outputs=2, name="best/TopK")
+    net.graph.append(best)
+    best.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    weighted = net.node(
+        "Mul", [net.conv(features, "beside", 8, 8), net.node("ReduceMax", [best.outputs[0]], "m/ReduceMax")], "w/Mul", 8
+    )
+    graph = net.done(net.conv(weighted, "last", 8, 4), 4)
+    plan = int8_plan(graph, Traits(precisions=("int8",), activations="unsigned", int8_ops=("Conv",)))
+    asked = {place(node): plan.precision_of(place(node), node.op_type) for node in graph.ir.graph if node.op_type == "Conv"}
+    assert asked == {"features": "int8", "tower": "int8", "scores": "fp32", "beside": "int8", "last": "fp32"}
+    assert [keep.reason for keep in plan.keep if keep.where == "scores"] == [
+        "gives scores that are ranked: in 8 bits, most would tie"
+    ]

@@ -74,15 +74,15 @@ def drop_unused_constants(graph: ir.Graph) -> None:
             del graph.initializers[name]
 
 
-def reaches(node: ir.Node, kinds: Collection[str]) -> bool:
-    """Whether a node of one of ``kinds`` uses, directly or not, what ``node`` computes."""
+def reaches(node: ir.Node, kinds: Collection[str], *, but_not_through: Collection[str] = ()) -> bool:
+    """Whether a node of one of ``kinds`` uses, directly or not, what ``node`` computes; paths end at ``but_not_through``."""
     seen: set[ir.Node] = set()
     waiting = list(node.successors())
     while waiting:
         current = waiting.pop()
         if current.op_type in kinds:
             return True
-        if current not in seen:
+        if current not in seen and current.op_type not in but_not_through:
             seen.add(current)
             waiting.extend(current.successors())
     return False
