@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from segship.core.backend import Traits
 from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
+from segship.graph.passes.channels_last_resize import channels_last_resize
 from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, new_node
 from segship.graph.passes.insert_qdq import SAME_VALUES
 from segship.graph.passes.upsample_as_conv import makes_blocks, upsample_as_conv
@@ -30,6 +31,7 @@ def legalise(graph: Graph, traits: Traits) -> Graph:
         "pairs_dropped": _drop_useless_pairs(model.graph, traits),
         "made_symmetric": _make_symmetric(model.graph) if traits.activations == "symmetric" else 0,
         "upsampled_by_conv": _upsample_by_conv(model.graph, traits),
+        "resized_channels_last": channels_last_resize(model.graph) if traits.channels_last_resize else 0,
         "argmax_as_topk": _argmax_as_topk(model.graph) if traits.argmax == "TopK" else 0,
     }
     drop_unused_constants(model.graph)
