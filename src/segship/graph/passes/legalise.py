@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from segship.core.backend import Traits
 from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
+from segship.graph.passes.channels_last_resize import channels_last_resize
 from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, new_node
 from segship.graph.passes.group_norm import group_norm_by_channels
 from segship.graph.passes.insert_qdq import SAME_VALUES
@@ -34,6 +35,7 @@ def legalise(graph: Graph, traits: Traits) -> Graph:
         "upsampled_by_conv": _upsample_by_conv(model.graph, traits),
         "norms_by_channels": group_norm_by_channels(model.graph) if traits.channels_last else 0,
         "sides_joined_last": join_sides_channels_last(model.graph) if traits.channels_last else 0,
+        "resized_channels_last": channels_last_resize(model.graph) if traits.channels_last_resize else 0,
         "argmax_as_topk": _argmax_as_topk(model.graph) if traits.argmax == "TopK" else 0,
     }
     drop_unused_constants(model.graph)

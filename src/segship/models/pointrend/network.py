@@ -118,16 +118,17 @@ class Subdivision(nn.Module):
     def forward(self, logits: Tensor, coarse: Tensor, fine: Tensor, point_head: nn.Module) -> Tensor:
         logits = functional.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
         n, c, h, w = logits.shape
+        logits = logits.flatten(2)  # before classes are taken apart: in rows of pixels that copies nothing
         n_points: int = torch.sym_min(self.n_points, h * w)  # type: ignore[no-untyped-call]  # sizes are symbols in an export
         points = torch.topk(uncertainty(logits).flatten(1), n_points, dim=1, sorted=False).indices  # their order plays no part
         where = grid_centres(points, h, w)
         refined = point_head(point_sample(fine, where), point_sample(coarse, where))
         index = points[:, None].expand(-1, c, -1)
-        return logits.flatten(2).scatter(2, index, refined).view(n, c, h, w)
+        return logits.scatter(2, index, refined).view(n, c, h, w)
 
 
 def uncertainty(logits: Tensor) -> Tensor:
-    """(n, c, h, w) to (n, 1, h, w): second-best minus best logit, at most 0 and 0 at a tie (``calculate_uncertainty``).
+    """(n, c, ...) to (n, 1, ...): second-best minus best logit, at most 0 and 0 at a tie (``calculate_uncertainty``).
 
     One pass over the classes with two running maxima gives exactly what ``topk(2, dim=1)`` does, which runtimes implement
     with strided reads and a heap for each pixel; this is a chain of elementwise operators that they fuse.
