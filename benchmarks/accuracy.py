@@ -14,9 +14,10 @@ from pathlib import Path
 from unseen import MAX_DROP, ROOT, Job, demo_jobs, folder_jobs, in_cells, judge_of, where
 
 from segship import load_engine, load_model
-from segship.deploy import Options, deploy
+from segship.deploy import deploy
 from segship.evidence.verify import CANDIDATE_METRIC, REFERENCE_METRIC
 from segship.tasks import task_of
+from segship.trial import Options
 
 SCENES, AT_MOST = 60, 1000
 HEADER = (

@@ -9,6 +9,7 @@ from segship.core.engine import Calibration, Manifest
 from segship.core.environment import Environment, Processor
 from segship.core.graph import PassRecord
 from segship.core.precision import Disagreement, Keep, LayerPrecision, PrecisionPlan, PrecisionReport
+from segship.core.profile import Kernel, Profile
 from segship.core.spec import (
     Assumption,
     CheckpointRef,
@@ -21,6 +22,8 @@ from segship.core.spec import (
     TensorSpec,
 )
 from segship.evidence.records import Candidate, ClassScore, Deployment, ImageScore, Limit, Timing, Verdict
+from segship.evidence.searches import Found, JudgedPlan, RecipeLoss, Sensitivity
+from segship.graph.int8_recipe import Recipe
 
 NOW = "2026-11-21T08:30:00Z"
 IOU = {
@@ -108,6 +111,39 @@ def passed(**more: object) -> Deployment:
         "created": NOW,
     }
     return Deployment(**{**values, **more})  # type: ignore[arg-type]
+
+
+def searched() -> Deployment:
+    """Plain INT8 lost too much, so a plan was searched: one group stays in float, INT8 is slower in another."""
+    kernels = (
+        Kernel("head/TopK", "TopK", "float", 3.0),
+        Kernel("body.a/Conv", "Convolution", "int8", 5.0),
+        Kernel("a_abcd_b", "Reorder", "convert", 2.0),
+    )
+    found = Found(
+        backend="openvino",
+        probe_images=16,
+        recipes=(RecipeLoss(Recipe("mse"), 3.2), RecipeLoss(Recipe("percentile", smooth=True), 2.1)),
+        sensitivities=(
+            Sensitivity("body <a>", 2, 2.0, 1.5, "partly"),
+            Sensitivity("body.b", 4, 0.1, 30.0),
+            Sensitivity("head", 1, None, -0.3, "slower"),
+        ),
+        finer=(Sensitivity("body.a.0", 1, 1.9, 0.5, "float"), Sensitivity("body.a.1", 1, 0.1, 1.0)),
+        plan=PrecisionPlan("int8", (Keep("body.a.0", "fp32", "alone in INT8 it loses 1.90 points", 0.5, 1.9),)),
+        recipe=Recipe("percentile", smooth=True),
+        engines=9,
+        stopped_early=True,
+        judged=(
+            JudgedPlan(("head",), right=False, drop=2.2, network_ms=206.0),
+            JudgedPlan(("body.a.0", "head"), right=True, drop=0.12, network_ms=206.4, chosen=True),
+            JudgedPlan(("body <a>", "head", "body.b", "x", "y", "z"), right=True, drop=0.1),
+        ),
+        fp32_ms=341.0,
+        int8_ms=206.0,
+    )
+    candidates = (replace(each, profile=Profile(kernels) if each.chosen else None) for each in passed().candidates)
+    return passed(candidates=tuple(candidates), searches=(found,))
 
 
 def without_labels() -> Deployment:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segship.draw import overlay
     from segship.pipeline import build, export, load_model
     from segship.predictor import load_engine
+    from segship.tune import tune
 
 _HOME = {
     "BadInput": "segship.core.errors",
@@ -30,6 +31,7 @@ _HOME = {
     "load_model": "segship.pipeline",
     "open_dataset": "segship.datasets",
     "overlay": "segship.draw",
+    "tune": "segship.tune",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "load_model",
     "open_dataset",
     "overlay",
+    "tune",
 ]
 
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from segship.core.progress import Progress, silent
 from segship.core.spec import Task
-from segship.deploy import Delivered, Options, deploy
+from segship.deploy import Delivered, deploy
 from segship.evidence.measure import Schedule
 from segship.scenes import write_dataset
+from segship.trial import Options
 
 
 class Model(NamedTuple):

@@ -17,6 +17,7 @@ from segship.core.engine import MANIFEST, Engine
 from segship.core.environment import available_threads
 from segship.core.errors import BadArgument, BadDataset
 from segship.core.image import ImageArray
+from segship.core.profile import Profile
 from segship.core.progress import Progress, silent
 from segship.core.spec import Size
 from segship.datasets import for_model, open_dataset
@@ -197,6 +198,12 @@ def bench(
                 records.append(engine.engine.evidence / "timings.jsonl", timing)
         engine.close()
     return list(timings.values())
+
+
+def profile(engine: Path, image: Path | None, *, threads: int | None = None) -> Profile:
+    """Where the time of an engine's network goes; ``image`` None: on noise of a size that it takes."""
+    with load_engine(engine, threads=threads) as opened:
+        return opened.profile(image if image is not None else noise(image_size_of(opened), 0))
 
 
 @contextmanager

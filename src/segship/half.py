@@ -13,9 +13,10 @@ from segship.core.progress import Progress, silent
 from segship.core.spec import Size
 from segship.datasets import open_dataset
 from segship.datasets.dataset import strided
+from segship.graph.calibrate import Calibration
 from segship.graph.inner_sums import tensors_for_half, with_inner_sums
 from segship.graph.plan import half_plan
-from segship.observing import calibration_of
+from segship.observing import on_images
 from segship.pipeline import ModelPredictor
 from segship.predictor import Predictor
 
@@ -66,5 +67,6 @@ def observed_plan(
     Raises :class:`segship.core.errors.BuildFailed` without images, and where the network overflows float32 itself.
     """
     observed = with_inner_sums(graph)
-    ranges = calibration_of(model, observed, tensors_for_half(graph), images, cache=cache).run(method="minmax", progress=progress)
+    calibration = Calibration(graph=observed, tensors=tensors_for_half(graph), **on_images(model, observed, images, cache=cache))
+    ranges = calibration.run(method="minmax", progress=progress)
     return half_plan(graph, ranges.tensors, precision)

@@ -19,7 +19,7 @@ from segship.core.precision import Precision
 from segship.core.predictions import Prediction
 from segship.core.progress import Progress, silent
 from segship.datasets import Dataset, Sample
-from segship.evidence import policy
+from segship.evidence import gains, policy
 from segship.evidence.measure import Key, Schedule, Scope, measure
 from segship.evidence.predictors import Named, verify_invariance, verify_tensors
 from segship.evidence.records import Candidate, Timing, Verdict
@@ -192,6 +192,19 @@ class Judge:
             )
             for each in (Tried(reference, None), *tried)
         ]
+
+    def profile(self, tried: Sequence[Tried], threads: int) -> list[Tried]:
+        """The candidates with profiles: the chosen one, and INT8 or mixed ones that are not much faster than FP32."""
+        records = [each.record for each in tried]
+        asked = [each.record.chosen or not gains.pays(each.record, records) for each in tried]
+        return [self._profiled(each, threads) if wanted else each for each, wanted in zip(tried, asked, strict=True)]
+
+    def _profiled(self, tried: Tried, threads: int) -> Tried:
+        if tried.engine is None:
+            return tried
+        self._progress(f"profile {tried.record.name}", 0, None)
+        with load_engine(tried.engine.path, threads=threads) as engine:
+            return tried.with_(profile=engine.profile(self._samples[0].image))
 
 
 SCOPES: tuple[Scope, ...] = ("network", "image")

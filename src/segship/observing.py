@@ -1,31 +1,38 @@
-"""Which numbers flow through a model's graph on image files: the model's own reading and preparing, joined to calibration."""
+"""What flows through a model's graph on image files: the model's own reading and preparing, joined to every observation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import msgspec
 
 from segship.backends.onnxruntime import open_graph
+from segship.core.backend import Array, Session
 from segship.core.environment import cache_folder
 from segship.core.graph import Graph
-from segship.graph.calibrate import Calibration
 from segship.predictor import Predictor
 
 
-def calibration_of(
-    model: Predictor, graph: Graph, tensors: tuple[str, ...], images: Sequence[Path], *, cache: Path | None = None
-) -> Calibration:
-    """The calibration of ``tensors`` of the model's ``graph``, not run yet.
+class OnImages(TypedDict):
+    """What :class:`segship.graph.calibrate.Calibration` and :class:`segship.graph.channels.ChannelStatistics` have in common."""
+
+    images: Sequence[Path]
+    prepare: Callable[[Path], dict[str, Array]]
+    preprocessing: str
+    open_session: Callable[[Graph], Session]
+    cache: Path | None
+
+
+def on_images(model: Predictor, graph: Graph, images: Sequence[Path], *, cache: Path | None = None) -> OnImages:
+    """Image files as the network of ``graph``, which is the model's, takes them.
 
     What is learnt goes into ``cache``, or a folder of the user's own where one can be written.
     """
     kept = cache_folder()
     reader = Predictor(model.spec, model.session, graph.signature)  # the graph's inputs, which may be more than the model's
-    return Calibration(
-        graph=graph,
-        tensors=tensors,
+    return OnImages(
         images=images,
         prepare=reader.network_feeds,
         preprocessing=msgspec.json.encode((model.spec.image, model.spec.slide)).decode(),

@@ -20,6 +20,7 @@ from segship.core.engine import Engine, check_backend_version, open_engine
 from segship.core.errors import BadImage
 from segship.core.image import ImageArray, frame, prepare, read_image
 from segship.core.predictions import LabelArray, Prediction, SemanticMap
+from segship.core.profile import Profile
 from segship.core.spec import Frame, ModelSpec, Signature, Size, Slide
 from segship.tasks import decode, semantic
 
@@ -163,9 +164,16 @@ def _as_labels(labels: Array) -> LabelArray:
 class EnginePredictor(Predictor):
     """A predictor over an engine directory."""
 
-    def __init__(self, engine: Engine, session: Session) -> None:
+    def __init__(self, engine: Engine, session: Session, *, threads: int | None = None) -> None:
         super().__init__(engine.manifest.spec, session, engine.manifest.signature)
-        self.engine = engine
+        self.engine, self._threads = engine, threads
+
+    def profile(self, image: ImageLike) -> Profile:
+        """Where the network's time goes on one image, as the runtime itself measures it; of sliding windows, on one of them."""
+        prepared = self.prepare(image)
+        feeds = self.feeds(middle_window(prepared.tensor, self.spec.slide), prepared.frame)
+        backend = usable_backend(self.engine.manifest.backend)
+        return backend.profile(self.engine.network, self.signature, feeds, threads=self._threads)
 
 
 def load_engine(path: Path | str, *, threads: int | None = None) -> EnginePredictor:
@@ -178,4 +186,4 @@ def load_engine(path: Path | str, *, threads: int | None = None) -> EnginePredic
     manifest = engine.manifest
     backend = usable_backend(manifest.backend)
     check_backend_version(engine.path, manifest, backend.version())
-    return EnginePredictor(engine, backend.load(engine.network, manifest.signature, threads=threads))
+    return EnginePredictor(engine, backend.load(engine.network, manifest.signature, threads=threads), threads=threads)

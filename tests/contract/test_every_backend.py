@@ -130,6 +130,24 @@ def test_a_changed_byte_is_noticed(engine: Engine, tmp_path: Path) -> None:
         load_engine(copy)
 
 
+def test_a_manifest_of_fewer_fields_is_still_whole(engine: Engine, tmp_path: Path) -> None:
+    """An engine of an older segship lacks what is new since; its seal holds all the same, and a change still breaks it."""
+    import json
+    import shutil
+    from hashlib import sha256
+
+    copy = Path(shutil.copytree(engine.path, tmp_path / "copy.engine"))
+    older = json.loads((copy / "manifest.json").read_text())
+    del older["plan"]["recipe"]
+    older["id"] = ""
+    older["id"] = sha256(json.dumps(older, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
+    (copy / "manifest.json").write_text(json.dumps(older, indent=1, ensure_ascii=False))
+    assert load_engine(copy).engine.manifest.plan == engine.manifest.plan
+    (copy / "manifest.json").write_text(json.dumps({**older, "created": "today"}, indent=1, ensure_ascii=False))
+    with pytest.raises(BadEngine, match="was changed after"):
+        load_engine(copy)
+
+
 def test_another_release_of_the_backend_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_backend(engine.manifest.backend), "version", lambda: "0.1.7")
     with pytest.raises(EngineNotPortable, match=r"installed is 0\.1\.7"):
@@ -141,3 +159,17 @@ def test_the_callers_arithmetic_is_left_alone(session: Session) -> None:
     session.run({"image": image()})
     assert np.float64(5e-324) > 0
     assert float("5e-324") * 1.0 > 0
+
+
+def test_a_profile_names_the_layers_and_adds_up(engine: Engine, session: Session) -> None:
+    """The runtime's own clocks: every convolution is there by its module path, and the shares are whole."""
+    found = load_engine(engine.path).profile(np.zeros((*SIZE, 3), np.uint8))
+    if engine.manifest.backend == "null":
+        assert found.kernels == ()
+        return
+    assert sum(found.share(role) for role in ("int8", "float", "convert")) == pytest.approx(100)
+    assert found.share("int8") == 0
+    assert found.share("float") > 50  # a float network converts layouts at most
+    if engine.manifest.backend in COMPILED:
+        convolutions = {layer.name.partition("/")[0] for layer in engine.manifest.built.precision.layers}
+        assert convolutions <= {kernel.path for kernel in found.kernels}

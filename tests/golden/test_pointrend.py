@@ -23,6 +23,7 @@ from golden.case import CASES, Case, cases
 from segship.core.spec import SemanticDecode
 from segship.graph.labels import label_map
 from segship.graph.recipe import optimise
+from segship.models.parts.layers import Upsample2
 from segship.models.pointrend import network
 from segship.tasks.semantic import in_frame
 
@@ -51,6 +52,9 @@ STAGES = {
     "coarse_logits": ("sem_seg_head.coarse_sem_seg_head", None),
 }
 """Array name to module path and which of its outputs it is, in network order."""
+
+DOUBLED = ("scale_p3_s", "scale_p4_s", "scale_p5_s")
+"""Official stages behind a last doubling that segship does once, for their sum."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def run(model: Any, image: np.ndarray) -> Run:
 
 def _keep(stages: dict[str, np.ndarray], name: str, index: int | None) -> Callable[..., None]:
     def hook(_module: Any, _inputs: Any, output: Any) -> None:
-        stages[name] = (output if index is None else output[index])[0].numpy().copy()
+        kept = output if index is None else output[index]
+        stages[name] = (Upsample2()(kept) if name in DOUBLED else kept)[0].numpy().copy()
 
     return hook
 

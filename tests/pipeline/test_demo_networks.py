@@ -1,10 +1,11 @@
-"""The demo's PointRend, Mask R-CNN and Panoptic FCN as FP32 engines: PyTorch's predictions, one by one and in a batch."""
+"""The demo's PointRend, Mask R-CNN and Panoptic FCN as FP32 engines: PyTorch's predictions, alone, in a batch, of any size."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import segship
@@ -33,3 +34,20 @@ def test_engines_give_pytorchs_predictions(model: object, tmp_path: Path) -> Non
         for want, one, other in zip(expected, singles, batch, strict=True):
             assert task.agreement(want, one) > 0.998  # FP32 in another order moves single pixels of a border
             assert task.agreement(want, other) > 0.998
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ALL[2:], ids=lambda model: model.name)
+def test_images_smaller_than_a_stride_and_very_wide_ones(model: object, tmp_path: Path) -> None:
+    torch_model = segship.load_model(ASSETS / model.asset, **KEEP.get(model.name, {"resize": {"type": "keep"}}))
+    task, noise = task_of(torch_model.spec), np.random.default_rng(0)
+    sizes = ((1, 1), (2, 300), (300, 2), (17, 33))
+    images = [noise.integers(0, 256, (*size, 3)).astype(np.uint8) for size in sizes]
+    expected = torch_model.predict_batch(images)
+    graph = segship.export(torch_model)
+    for backend in ("onnxruntime", "openvino"):
+        segship.build(graph, backend, tmp_path / f"{backend}.engine")
+        with segship.load_engine(tmp_path / f"{backend}.engine") as engine:
+            for image, want, found in zip(images, expected, engine.predict_batch(images), strict=True):
+                assert found.size == image.shape[:2]
+                assert task.agreement(want, found) > 0.998  # FP32 in another order moves single pixels of a border

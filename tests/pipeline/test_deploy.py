@@ -16,11 +16,12 @@ from segship.cli import main
 from segship.core.image import ImageArray
 from segship.core.progress import silent
 from segship.datasets import open_dataset
-from segship.deploy import Delivered, Options, deploy
+from segship.deploy import Delivered, deploy
 from segship.evidence.measure import Schedule
 from segship.judging import Judge
 from segship.models import Model
 from segship.pipeline import ModelPredictor, build, export
+from segship.trial import Options
 
 QUICK = Options(backend="onnxruntime", precision="fp32", schedule=Schedule(rounds=3, runs_per_turn=1))
 

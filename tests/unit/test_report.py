@@ -20,11 +20,13 @@ from segship.core.errors import BadArgument
 from segship.core.precision import PrecisionReport
 from segship.core.predictions import SemanticMap
 from segship.core.spec import Assumption
+from segship.evidence.calibration import Check, Diagnosis, Saturation
 from segship.evidence.records import Candidate, ClassScore, Deployment, ImageScore, Limit
 from segship.evidence.report import ExamplePicture, example_picture, render, tables, words
 from segship.evidence.report.chart import chart
 from segship.evidence.report.labels import Box, place
 from segship.evidence.report.outcome import outcome
+from segship.evidence.report.plots import candidates_plot
 from segship.evidence.report.scales import Scale, decimals
 from segship.scenes import generate
 
@@ -96,6 +98,30 @@ def test_every_section_is_there() -> None:
     ids = [attributes["id"] for tag, attributes in page(fakes.passed()).tags if tag == "section"]
     want = ["candidates", "classes", "guards", "pictures", "precision", "making", "assumed", "environment", "use"]
     assert ids == want
+
+
+def test_a_search_is_explained() -> None:
+    """What each group loses and saves, what stays float and why, which plans were judged, where the time goes."""
+    searched = page(fakes.searched())
+    for words_of_it in (
+        "What OpenVINO loses and gains in INT8",
+        "Of the 3 groups, 1 stays in float",
+        "In 1, INT8 is slower than float, so it stays float",
+        "The time budget ended before everything was measured",
+        "body <a> in part float",
+        "float: INT8 is slower",
+        "percentile + smooth: 2.10 lost (chosen)",
+        "body <a>, head, body.b, x and 2 more",
+        "INT8 saves 39 % of the network's time: 30 % is in operators that run in float (TopK 30 %), 20 % in casts",
+    ):
+        assert words_of_it in searched.text
+    charts = [attributes["aria-label"] for tag, attributes in searched.tags if tag == "svg"]
+    assert charts.count("mIoU against ms, network alone for 3 candidates") == 2  # FP32 and the two plans that were timed
+
+
+def test_no_search_and_no_profile_are_no_sections() -> None:
+    assert "loses and gains" not in page(fakes.passed()).text
+    assert "Where its time goes" not in page(fakes.passed()).text
 
 
 def test_a_failed_deployment_is_red_and_names_what_broke() -> None:
@@ -232,7 +258,7 @@ def test_a_quantity_left_out_breaks_nothing_and_one_without_a_value_does() -> No
 
 
 def test_the_chart_shades_what_may_be_lost() -> None:
-    drawn = chart(fakes.passed(), 840, 430)
+    drawn = chart(candidates_plot(fakes.passed()), 840, 430)
     assert drawn is not None
     assert drawn.reference_y is not None
     assert drawn.limit_y is not None
@@ -247,7 +273,7 @@ def test_the_chart_shades_what_may_be_lost() -> None:
 
 def test_a_ruined_candidate_does_not_squash_the_chart() -> None:
     worse = [replace(each, metric=4.0) if each.name == "onnxruntime int8" else each for each in fakes.passed().candidates]
-    drawn = chart(fakes.passed(candidates=tuple(worse)), 840, 430)
+    drawn = chart(candidates_plot(fakes.passed(candidates=tuple(worse))), 840, 430)
     assert drawn is not None
     ruined = next(mark for mark in drawn.marks if mark.deep)
     assert ruined.lines[0] == "ONNX Runtime INT8"
@@ -256,7 +282,7 @@ def test_a_ruined_candidate_does_not_squash_the_chart() -> None:
 
 
 def test_one_timed_candidate_is_no_chart() -> None:
-    assert chart(fakes.passed(candidates=fakes.passed().candidates[:1]), 840, 430) is None
+    assert chart(candidates_plot(fakes.passed(candidates=fakes.passed().candidates[:1])), 840, 430) is None
     assert "<svg" not in render(fakes.passed(candidates=fakes.passed().candidates[:1]), None, [])
 
 
@@ -360,3 +386,27 @@ def test_commands_survive_a_path_with_spaces() -> None:
 @pytest.mark.parametrize("max_drop", [0.0, 1.0])
 def test_poor_deployments_still_become_a_page(candidates: tuple[Candidate, ...], max_drop: float) -> None:
     assert Page(render(fakes.passed(candidates=candidates, max_drop=max_drop, seconds={}, notes=()), None, [])).text
+
+
+DIAGNOSIS = Diagnosis(
+    recipe="mse + bias",
+    images=6,
+    checks=(
+        Check("enough images", passed=False, found="6 images for 70 ranges", advice="give at least 8"),
+        Check("different images", passed=True, found=f"no two of 6 images are nearly the same {EVIL}"),
+    ),
+    saturated=(Saturation("encoder.mlp", "gelu", 13.4, -17.2, -0.1, 4.0), Saturation("stem", "relu", 0.01, -44.0, 0.0, 2.0)),
+)
+
+
+def test_calibration_is_judged_check_by_check() -> None:
+    parsed = page(replace(fakes.passed(), calibration=DIAGNOSIS))
+    assert "INT8 learnt its ranges from 6 images, by mse + bias. 1 of 2 checks say" in parsed.text
+    assert "! enough images 6 images for 70 ranges. Give at least 8." in parsed.text
+    assert "✓ different images" in parsed.text
+    assert "encoder.mlp −0.100 to 4.00 −17 dB 13 %" in parsed.text
+    assert ("img", {"src": "x", "onerror": "alert(2)"}) not in parsed.tags
+
+
+def test_without_int8_nothing_is_said_of_calibration_images() -> None:
+    assert "calibration images good" not in page(fakes.passed()).text

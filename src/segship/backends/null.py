@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from segship.core.backend import Array, Built, Feeds, Traits, check_feeds
+from segship.core.backend import PROFILE_RUNS, Array, Built, Feeds, Traits, check_feeds
 from segship.core.precision import PrecisionReport
+from segship.core.profile import Profile
 from segship.core.spec import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ def build(source: Graph, into: Path) -> Built:
 def load(directory: Path, signature: Signature, *, threads: int | None = None) -> NullSession:
     """A session that answers zeros."""
     return NullSession(signature)
+
+
+def profile(
+    directory: Path, signature: Signature, feeds: Feeds, *, threads: int | None = None, runs: int = PROFILE_RUNS
+) -> Profile:
+    """Empty: there are no kernels."""
+    check_feeds(signature.inputs, feeds)
+    return Profile()
 
 
 class NullSession:

@@ -6,16 +6,21 @@ exactly what runs later, and opening an engine repeats no optimisation.
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segship.core.backend import Array, Built, Feeds, Traits, check_feeds
+from segship.core.backend import PROFILE_RUNS, Array, Built, Feeds, Traits, check_feeds
 from segship.core.environment import available_threads
 from segship.core.errors import BadEngine, BuildFailed, RunFailed
 from segship.core.precision import LayerPrecision, compare_precisions
+from segship.core.profile import Kernel, Profile, Role
 from segship.core.spec import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -54,6 +59,9 @@ _FLOAT_KERNELS = {
     "Gemm": "Gemm",
     "FusedGemm": "Gemm",
 }
+
+
+_CONVERSIONS = ("Cast", "DequantizeLinear", "QuantizeLinear", "ReorderInput", "ReorderOutput")
 
 
 def version() -> str:
@@ -98,11 +106,59 @@ def _layers(model: onnx_ir.Model) -> list[LayerPrecision]:
     found = []
     for node in model.graph:
         if node.op_type in _INTEGER_KERNELS:
-            found.append(LayerPrecision(node.name or "", node.op_type, "int8"))
+            found.append(LayerPrecision(_node_name(node), node.op_type, "int8"))
         elif node.op_type in _FLOAT_KERNELS:
             kind = node.outputs[0].dtype
-            found.append(LayerPrecision(node.name or "", node.op_type, "fp16" if kind and kind.name == "FLOAT16" else "fp32"))
+            found.append(LayerPrecision(_node_name(node), node.op_type, "fp16" if kind and kind.name == "FLOAT16" else "fp32"))
     return found
+
+
+def _node_name(node: onnx_ir.Node) -> str:
+    """The ONNX node's name. Blocked convolutions (NCHWc) are called after what they compute; their bias keeps the module's."""
+    name = (node.name or "").removeprefix("fused ")
+    if "/" in name or node.op_type not in _FLOAT_KERNELS:
+        return name
+    biases = (value.name for value in node.inputs if value is not None and value.name and value.name.endswith("bias"))
+    module = next(biases, name).rpartition(".")[0] or name.removesuffix("_nchwc")
+    return f"{module}/{node.op_type}"
+
+
+def profile(
+    directory: Path, signature: Signature, feeds: Feeds, *, threads: int | None = None, runs: int = PROFILE_RUNS
+) -> Profile:
+    """Median of each kernel's time, by ONNX Runtime's own profiler."""
+    import onnx_ir
+
+    check_feeds(signature.inputs, feeds)
+    names = {node.name: _node_name(node) for node in onnx_ir.load(directory / MODEL).graph}
+    with tempfile.TemporaryDirectory() as folder:
+        events = _recorded(directory, signature, feeds, threads or available_threads(), 2 + runs, Path(folder) / "profile")
+    steps: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event["name"].endswith("_kernel_time"):
+            steps[event["args"]["node_index"]].append(event)
+    return Profile(tuple(_kernel(each[2:], names) for each in steps.values()))
+
+
+def _recorded(directory: Path, signature: Signature, feeds: Feeds, threads: int, runs: int, prefix: Path) -> list[dict[str, Any]]:
+    """The events of ``runs`` runs, as ONNX Runtime writes them into a file."""
+    session = OnnxRuntimeSession((directory / MODEL).read_bytes(), signature, threads, optimised=True, profile=prefix)
+    for _ in range(runs):
+        session.run(feeds)
+    events: list[dict[str, Any]] = json.loads(Path(session.end_profile()).read_text("utf-8"))
+    return events
+
+
+def _kernel(events: list[dict[str, Any]], names: dict[str | None, str]) -> Kernel:
+    """One kernel from its events, one for each run."""
+    arguments = events[0]["args"]
+    own = events[0]["name"].removesuffix("_kernel_time")
+    name, kind = names.get(own, own), arguments["op_name"]
+    integers = any("int8" in dtype for output in arguments["output_type_shape"] for dtype in output)
+    role: Role = "int8" if kind in _INTEGER_KERNELS or integers else "float"
+    if kind in _CONVERSIONS or (kind == "Transpose" and "/" not in name):  # a layout that a kernel asks for
+        role = "convert"
+    return Kernel(name, kind, role, median(event["dur"] for event in events) / 1000)
 
 
 def _session_options(threads: int) -> Any:
@@ -124,10 +180,12 @@ def load(directory: Path, signature: Signature, *, threads: int | None = None) -
 class OnnxRuntimeSession:
     """An open ONNX Runtime session."""
 
-    def __init__(self, model: bytes, signature: Signature, threads: int, *, optimised: bool) -> None:
+    def __init__(self, model: bytes, signature: Signature, threads: int, *, optimised: bool, profile: Path | None = None) -> None:
         import onnxruntime
 
         options = _session_options(threads)
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         if optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         else:  # while building, peak memory counts more than the last percent of speed
@@ -158,6 +216,10 @@ class OnnxRuntimeSession:
         for name in self._output_names:
             binding.bind_output(name)
         return lambda: self._session.run_with_iobinding(binding)
+
+    def end_profile(self) -> str:
+        """The file of events that a session opened with ``profile`` has written."""
+        return str(self._session.end_profiling())
 
     def close(self) -> None:
         """Give the session's memory back."""

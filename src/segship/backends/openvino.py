@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segship.core.backend import Array, Built, Feeds, Traits, check_feeds
+from segship.core.backend import PROFILE_RUNS, Array, Built, Feeds, Traits, check_feeds
 from segship.core.environment import available_threads, package_version
 from segship.core.errors import BadEngine, BuildFailed, RunFailed
 from segship.core.precision import LayerPrecision, compare_precisions
+from segship.core.profile import Kernel, Profile, Role
 from segship.core.spec import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ TRAITS = Traits(
     max_opset=20,
     activations="unsigned",  # signed activations gave wrong numbers in whole networks (2026.4: 7 dB where the same graph has 26)
     int8_ops=("Conv", "ConvTranspose", "MatMul", "Gemm", "MaxPool", "Concat"),
+    channels_last=True,
     argmax="TopK",
 )
 
@@ -31,6 +34,7 @@ MODEL = "model.xml"
 """The network in OpenVINO's own format, in the engine's directory of network files."""
 
 _WEIGHTED_LAYERS = ("Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected")
+_CONVERSIONS = ("Convert", "FakeQuantize", "Reorder")
 _PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
@@ -72,20 +76,48 @@ def properties(threads: int) -> dict[str, Any]:
 
 
 def _layers(compiled: Any) -> list[LayerPrecision]:
-    """Weighted layers of the runtime's own graph; its first original name is the ONNX node's."""
+    """Weighted layers of the runtime's own graph."""
     found = []
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()
         kind = _text(info, "layerType")
         if kind in _WEIGHTED_LAYERS:
             precision = _text(info, "runtimePrecision")
-            names = _text(info, "originalLayersNames").split(",")
-            found.append(LayerPrecision(names[0], kind, _PRECISIONS.get(precision, precision)))
+            found.append(LayerPrecision(_node_name(info, node.friendly_name), kind, _PRECISIONS.get(precision, precision)))
     return found
 
 
 def _text(info: Any, key: str) -> str:
     return str(info[key].astype(str)) if key in info else ""
+
+
+def profile(
+    directory: Path, signature: Signature, feeds: Feeds, *, threads: int | None = None, runs: int = PROFILE_RUNS
+) -> Profile:
+    """Median of each kernel's time, by OpenVINO's performance counters."""
+    check_feeds(signature.inputs, feeds)
+    session = OpenVinoSession(directory / MODEL, signature, threads or available_threads(), counted=True)
+    ops = session.compiled.get_runtime_model().get_ordered_ops()
+    names = {op.friendly_name: _node_name(op.get_rt_info(), op.friendly_name) for op in ops}
+    recorded = [session.counted(feeds) for _ in range(2 + runs)][2:]
+    kernels = []
+    for steps in zip(*recorded, strict=True):
+        ms = median(1000 * step.real_time.total_seconds() for step in steps)
+        if ms > 0:  # what was fused away, or only renames memory
+            kernels.append(Kernel(names.get(steps[0].node_name, steps[0].node_name), steps[0].node_type, _role(steps[0]), ms))
+    return Profile(tuple(kernels))
+
+
+def _node_name(info: Any, own: str) -> str:
+    """The first ONNX node that a kernel does the work of; its ``own`` name where it was not in the graph."""
+    originals = _text(info, "originalLayersNames").split(",")
+    return next((original for original in originals if "/" in original), originals[0] or own)
+
+
+def _role(step: Any) -> Role:
+    if step.node_type in _CONVERSIONS:
+        return "convert"
+    return "int8" if step.exec_type.lower().endswith(("i8", "u8")) else "float"
 
 
 def load(directory: Path, signature: Signature, *, threads: int | None = None) -> OpenVinoSession:
@@ -100,8 +132,8 @@ class OpenVinoSession:
     transformer with a free batch axis 1.5 times slower than with a fixed one.
     """
 
-    def __init__(self, file: Path, signature: Signature, threads: int) -> None:
-        self._file, self._threads = file, threads
+    def __init__(self, file: Path, signature: Signature, threads: int, *, counted: bool = False) -> None:
+        self._file, self._properties = file, {**properties(threads), **({"PERF_COUNT": True} if counted else {})}
         self.inputs: tuple[TensorSpec, ...] = signature.inputs
         self.outputs: tuple[TensorSpec, ...] = signature.outputs
         self._fixed = signature.input_size is not None
@@ -119,7 +151,7 @@ class OpenVinoSession:
                 model = openvino.Core().read_model(self._file)
                 if key is not None:
                     model.reshape({self.inputs[0].name: [key, *self.inputs[0].shape[1:]]})
-                self._compiled[key] = openvino.Core().compile_model(model, "CPU", properties(self._threads))
+                self._compiled[key] = openvino.Core().compile_model(model, "CPU", self._properties)
             except RuntimeError as error:
                 raise BadEngine(f"OpenVINO cannot open {self._file} ({error}): build the engine again") from error
             self._requests[key] = self._compiled[key].create_infer_request()
@@ -129,6 +161,12 @@ class OpenVinoSession:
     def compiled(self) -> Any:
         """The network as compiled for one image."""
         return next(iter(self._compiled.values()))
+
+    def counted(self, feeds: Feeds) -> list[Any]:
+        """Run once; the runtime's performance counters."""
+        key = self._compiled_for(len(feeds[self.inputs[0].name]))
+        self.run(feeds)
+        return list(self._requests[key].get_profiling_info())
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Run once, host to host."""

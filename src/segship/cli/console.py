@@ -16,32 +16,62 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+_AGAIN_S = 10.0
+"""Without a terminal, how often a long stage tells where it is."""
+
+
 class Console:
-    """Progress bars on a terminal, one line for each stage elsewhere; as a context manager, it tidies up at the end."""
+    """Progress bars on a terminal, elsewhere a line for each stage and now and then its time left.
+
+    As a context manager, it tidies up at the end.
+    """
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty() and find_spec("rich") is not None  # rich comes with the extra `build` only
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._stage, self._begin = "", time.perf_counter()
+        self._stage_begin = self._told = self._begin
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         """A :class:`segship.core.progress.Progress`."""
         if self._live:
             self._draw(stage, done, total)
-        elif stage != self._stage:
-            click.echo(f"{time.perf_counter() - self._begin:6.1f} s  {stage}{f' ({total})' if total else ''}", err=True)
+        else:
+            self._tell(stage, done, total)
         self._stage = stage
+
+    def _tell(self, stage: str, done: int, total: int | None) -> None:
+        now = time.perf_counter()
+        if stage != self._stage:
+            self._stage_begin = self._told = now
+            self._say_line(now, f"{stage}{f' ({total})' if total else ''}")
+        elif total and 0 < done < total and now - self._told >= _AGAIN_S:
+            self._told = now
+            left = (now - self._stage_begin) / done * (total - done)
+            self._say_line(now, f"{stage} {done}/{total}, about {left:.0f} s left")
+
+    def _say_line(self, now: float, text: str) -> None:
+        click.echo(f"{now - self._begin:6.1f} s  {text}", err=True)
 
     def _draw(self, stage: str, done: int, total: int | None) -> None:
         from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         if self._bars is None:
             columns = (
                 SpinnerColumn(),
                 TextColumn("{task.description:<28}"),
                 BarColumn(),
+                MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )

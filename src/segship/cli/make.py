@@ -46,21 +46,14 @@ def demo(output: Path, every: bool, as_json: bool) -> int:
 @options.data
 @click.option("--backend", default="auto", show_default=True, help="auto tries every backend that works here.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "fp16", "int8"]), default="auto", show_default=True)
-@click.option(
-    "--max-drop",
-    type=click.FloatRange(0, 100),
-    default=0.5,
-    show_default=True,
-    help="Points of the task's metric that may be lost.",
-)
+@options.plan
+@options.max_drop
 @click.option(
     "--size", type=click.Choice(["auto", "free"]), default="auto", show_default=True, help="free: any image size, always."
 )
-@click.option(
-    "--budget-minutes", type=click.FloatRange(0), default=30.0, show_default=True, help="Time for the search of a mixed plan."
-)
-@click.option("--calibration-images", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--evaluation-images", type=click.IntRange(1), default=100, show_default=True)
+@options.budget
+@options.calibration_images
+@options.evaluation_images
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Engine directory; default: NAME.engine here.")
 @options.facts
 @options.threads
@@ -70,6 +63,7 @@ def deploy(
     data: Path,
     backend: str,
     precision: Any,
+    plan: Path | None,
     max_drop: float,
     size: Any,
     calibration_images: int,
@@ -81,12 +75,16 @@ def deploy(
     as_json: bool,
 ) -> int:
     """From CHECKPOINT and a folder of images to the fastest engine that is still right, with its evidence and report."""
-    from segship.deploy import Options
+    from segship.core.plan_file import read_plan
     from segship.deploy import deploy as run
+    from segship.trial import Options
 
+    if plan is not None and precision != "auto":
+        raise BadArgument(f"--precision {precision} and --plan {plan} both say what to run in: leave one out")
     search = Options(
         backend=backend,
         precision=precision,
+        plan=read_plan(plan) if plan is not None else None,
         max_drop=max_drop,
         size=size,
         calibration_images=calibration_images,

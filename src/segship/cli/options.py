@@ -28,6 +28,22 @@ float_precision = click.option(
     "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="For the whole network; default: fp32. INT8 needs deploy."
 )
 plan = click.option("--plan", type=click.Path(path_type=Path), help="Precision plan, a TOML file: see docs/precision-plans.md.")
+max_drop = click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    default=0.5,
+    show_default=True,
+    help="Points of the task's metric that may be lost.",
+)
+budget = click.option(
+    "--budget-minutes",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Time for the search of a plan: what was measured by then is judged.",
+)
+calibration_images = click.option("--calibration-images", type=click.IntRange(1), default=64, show_default=True)
+evaluation_images = click.option("--evaluation-images", type=click.IntRange(1), default=100, show_default=True)
 data = click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of images, with or without labels.")
 
 

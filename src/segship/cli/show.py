@@ -11,17 +11,23 @@ import msgspec
 
 from segship import __version__
 from segship.cli import options
-from segship.cli.console import say, say_json
+from segship.cli.console import say, say_json, table
 from segship.core.engine import MANIFEST, open_engine
 from segship.core.environment import package_version, processor
 
 
 @click.command()
 @options.path_argument("thing")
+@click.option("--profile", is_flag=True, help="Of an engine: where its time goes, by the runtime's own clocks.")
+@click.option("--image", type=click.Path(path_type=Path), help="The image to profile on; default: noise.")
 @options.facts
+@options.threads
 @options.as_json
-def inspect(thing: Path, facts: tuple[str, ...], as_json: bool) -> None:
+def inspect(thing: Path, profile: bool, image: Path | None, facts: tuple[str, ...], threads: int | None, as_json: bool) -> None:
     """What a CHECKPOINT, an ONNX graph or an ENGINE is, and what was assumed about it."""
+    if profile:
+        _profile(thing, image, threads, as_json)
+        return
     if (thing / MANIFEST).is_file() or thing.name.endswith(".engine"):
         described = _described_engine(thing)
     elif thing.suffix == ".onnx":
@@ -34,6 +40,25 @@ def inspect(thing: Path, facts: tuple[str, ...], as_json: bool) -> None:
         say_json(described)
     else:
         _say_nested(described, 0)
+
+
+def _profile(path: Path, image: Path | None, threads: int | None, as_json: bool) -> None:
+    """The kernels that take longest, and the shares of all."""
+    from segship.evaluation import profile as run
+    from segship.evidence.gains import time_in_words
+
+    found = run(path, image, threads=threads)
+    if as_json:
+        say_json({"engine": str(path), **msgspec.to_builtins(found)})
+        return
+    if not found.kernels:
+        say(f"{path}: its runtime has no clocks of its own")
+        return
+    rows = [
+        [kernel.name or "-", kernel.kind, kernel.role, f"{kernel.ms:.3f}", f"{share:.1f}"] for kernel, share in found.slowest(20)
+    ]
+    say(table(["kernel", "operator", "runs in", "ms", "% of time"], rows))
+    say(f"\n  {time_in_words(found)}\n  {len(found.kernels)} kernels, {found.total_ms:.1f} ms with the profiler on\n")
 
 
 def _described_engine(path: Path) -> dict[str, Any]:

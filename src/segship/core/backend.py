@@ -1,4 +1,4 @@
-"""What a backend is: four names in one module, and the session it opens.
+"""What a backend is: a few names in one module, and the session it opens.
 
 A backend module satisfies :class:`Backend` as it is (no class needed); ``segship.backends.BACKENDS`` lists them.
 """
@@ -14,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segship.core.precision import PrecisionReport
+from segship.core.profile import Profile
 from segship.core.spec import Signature, TensorSpec
+
+PROFILE_RUNS = 9
+"""How often a network is run for a profile, after two runs that do not count."""
 
 Array = NDArray[np.generic]
 Feeds = Mapping[str, Array]
@@ -28,6 +32,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     then needs no kernel of its own); ``"symmetric"`` is int8 with zero point 0 (TensorRT).
     ``int8_ops``: ONNX operators that have an INT8 kernel; Q/DQ around others is only cost.
     ``quantised_conv_output``: a Conv runs in INT8 only when its output is quantised, too.
+    ``channels_last``: maps lie channels last in memory, so a Reshape that needs them channels first costs a copy.
     ``argmax``: the operator that finds the best class fastest; both give the lowest class at a tie.
     """
 
@@ -37,6 +42,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     activations: Literal["unsigned", "symmetric", "none"] = "none"
     int8_ops: tuple[str, ...] = ()
     quantised_conv_output: bool = False
+    channels_last: bool = False
     argmax: Literal["ArgMax", "TopK"] = "ArgMax"
 
 
@@ -78,7 +84,7 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """The four names that a backend module has."""
+    """The names that a backend module has."""
 
     NAME: str
     TRAITS: Traits
@@ -100,6 +106,15 @@ class Backend(Protocol):
 
     def load(self, directory: Path, signature: Signature, *, threads: int | None = None) -> Session:
         """Open what :func:`build` left in ``directory``; ``threads`` None means all cores this process may use."""
+        ...
+
+    def profile(
+        self, directory: Path, signature: Signature, feeds: Feeds, *, threads: int | None = None, runs: int = PROFILE_RUNS
+    ) -> Profile:
+        """Run what :func:`build` left in ``directory`` with the runtime's own clocks on: where the time goes, median of ``runs``.
+
+        Empty where the runtime has no such clocks.
+        """
         ...
 
 

@@ -21,8 +21,8 @@ else:
 
 _FORM = (
     'a plan has `default` ("fp32", "fp16", "bf16" or "int8"), if wanted `rest` (a float precision, for what INT8 cannot '
-    "hold), and for each exception a table `[[keep]]` with `where`, `precision` and `reason`, if wanted `effect_ms` and "
-    "`effect_points`"
+    "hold) and `recipe` (how its numbers are made), and for each exception a table `[[keep]]` with `where`, `precision` and "
+    "`reason`, if wanted `effect_ms` and `effect_points`"
 )
 
 _HEADER = """\
@@ -66,7 +66,7 @@ def _check_finite(plan: PrecisionPlan, path: Path | str) -> None:
 
 def write_plan(plan: PrecisionPlan, path: Path | str) -> None:
     """Write ``plan`` so that :func:`read_plan` gives an equal one. Raises :class:`segship.core.errors.StorageFailed`."""
-    tables = [{"default": plan.default, "rest": plan.rest}, *(_table(keep) for keep in plan.keep)]
+    tables = [{"default": plan.default, "rest": plan.rest, "recipe": plan.recipe}, *(_table(keep) for keep in plan.keep)]
     blocks = ["".join(f"{key} = {_literal(value)}\n" for key, value in table.items() if value is not None) for table in tables]
     text = _HEADER.format(words=in_words(plan)) + "\n" + "\n[[keep]]\n".join(blocks)
     write_atomically(Path(path), text.encode())

@@ -47,11 +47,13 @@ class PrecisionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``rest`` is the precision of whatever INT8 cannot hold: other operators, and the float side of QuantizeLinear and
     DequantizeLinear. None means the default where that is a float precision, else FP32.
+    ``recipe`` says how INT8's numbers are made, as text (:class:`segship.graph.int8_recipe.Recipe`); None means as usual.
     """
 
     default: Precision
     keep: tuple[Keep, ...] = ()
     rest: FloatPrecision | None = None
+    recipe: str | None = None
 
     def precision_of(self, module_path: str, op_type: str) -> Precision:
         """Precision asked for the node at ``module_path`` with ONNX type ``op_type``."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import msgspec
 
@@ -15,7 +15,9 @@ from segship.core.environment import Environment
 from segship.core.errors import BadEngine
 from segship.core.files import storage_errors
 from segship.core.precision import PrecisionPlan
+from segship.core.profile import Profile, Role
 from segship.core.spec import Task
+from segship.evidence.calibration import Diagnosis
 from segship.evidence.searches import Found
 
 Level = Literal["tensors", "predictions", "dataset", "invariance"]
@@ -132,6 +134,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     ``name`` such as ``"openvino int8"``; ``chosen`` marks the delivered one; ``skipped`` says why it was not tried,
     or why it cannot be chosen although it was. ``metric`` in points of the task's metric (mIoU), None without labels;
     ``drop`` is PyTorch's metric minus this one's (without labels: 100 minus agreement). ``plan``: where a search found one.
+    ``profile``: where the time goes, of the chosen one and of those that INT8 does not make much faster.
     """
 
     name: str
@@ -146,6 +149,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     agreement: float | None = None
     size_bytes: int | None = None
     plan: PrecisionPlan | None = None
+    profile: Profile | None = None
     verdicts: tuple[Verdict, ...] = ()
     timings: tuple[Timing, ...] = ()
 
@@ -163,9 +167,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return (*((self.skipped,) if self.skipped else ()), *broken)
 
     def as_json(self) -> dict[str, object]:
-        """Plain values without the raw samples and per-image scores."""
-        plain = msgspec.to_builtins(self)
-        plain.pop("timings")
+        """Plain values without the raw samples, per-image scores and single kernels."""
+        plain = msgspec.to_builtins(msgspec.structs.replace(self, timings=(), profile=None))
+        del plain["timings"]
+        shares = {role: round(self.profile.share(role), 2) for role in get_args(Role)} if self.profile else None
+        plain["profile"] = shares
         plain["verdicts"] = [
             {"level": v.level, "passed": v.passed, "measured": v.measured, "interval": v.interval} for v in self.verdicts
         ]
@@ -186,6 +192,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float]
     """Wall-clock seconds of each stage, in order."""
     searches: tuple[Found, ...] = ()
+    calibration: Diagnosis | None = None
     created: str
 
 

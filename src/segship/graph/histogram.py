@@ -12,11 +12,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-Method = Literal["minmax", "percentile", "mse"]
+from segship.graph.entropy import least_divergence
+
+Method = Literal["minmax", "percentile", "mse", "entropy"]
 """How a range follows from a histogram.
 
 ``minmax``: everything that occurred. ``percentile``: all but one value in 100,000 at each end. ``mse``: the range whose
-rounding and clipping together cost the least squared error.
+rounding and clipping together cost the least squared error. ``entropy``: the range whose levels keep most of how the values
+are spread (least Kullback-Leibler divergence).
 """
 
 BINS = 4096
@@ -24,7 +27,7 @@ BINS = 4096
 four for each of uint8's levels."""
 
 _TAIL = 1e-5
-_SHRINK = np.linspace(1.0, 0.3, 71)
+_SHRINK: list[float] = np.linspace(1.0, 0.3, 71).tolist()
 _LEVELS = 255  # steps of uint8
 _SMALLEST_EXPONENT = -126  # of a normal float32
 
@@ -34,6 +37,13 @@ class Range(msgspec.Struct, frozen=True):
 
     low: float
     high: float
+
+
+class Clipping(msgspec.Struct, frozen=True):
+    """What a range clips of a tensor: the share of its values, and the power of the error over the tensor's own (0 to 1)."""
+
+    share: float
+    error: float
 
 
 class PackedHistogram(msgspec.Struct, frozen=True):
@@ -89,6 +99,8 @@ class Histogram:
         everything = Range(min(self.low, 0.0), max(self.high, 0.0))
         if method == "minmax" or not self.counts.any():
             return everything
+        if method == "entropy":
+            return Range(*least_divergence(self.counts, self._width, (everything.low, everything.high)))
         return self._percentile(everything) if method == "percentile" else self._least_error(everything)
 
     def _percentile(self, everything: Range) -> Range:
@@ -104,6 +116,15 @@ class Histogram:
         candidates = [Range(everything.low * shrink, everything.high * shrink) for shrink in _SHRINK]
         errors = [_squared_error(centres[occurred], self.counts[occurred], candidate) for candidate in candidates]
         return candidates[int(np.argmin(errors))]
+
+    def clipping(self, bounds: Range) -> Clipping:
+        """What ``bounds`` cost those of the sampled values that they leave out, by the middles of bins."""
+        middles = (np.arange(BINS, dtype=np.float64) - BINS // 2 + 0.5) * self._width
+        beyond = np.maximum(np.maximum(bounds.low - middles, middles - bounds.high), 0.0)
+        beyond[beyond <= max((bounds.high - bounds.low) / _LEVELS, self._width) / 2] = 0.0  # rounding moves any value as far
+        total, power = float(self.counts.sum()), float(np.sum(self.counts * middles**2))
+        share = float(self.counts[beyond > 0].sum()) / total if total else 0.0
+        return Clipping(share, float(np.sum(self.counts * beyond**2)) / power if power else 0.0)
 
     def packed(self) -> PackedHistogram:
         """The histogram as plain values."""

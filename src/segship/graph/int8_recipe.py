@@ -6,6 +6,7 @@ from typing import get_args
 
 import msgspec
 
+from segship.core.errors import BadArgument
 from segship.graph.histogram import Method
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -28,3 +29,14 @@ class Recipe(msgspec.Struct, frozen=True):
 
 
 DEFAULT = Recipe()
+
+
+def parse_recipe(text: str) -> Recipe:
+    """The recipe whose text form is ``text``. Raises :class:`BadArgument` for any other text."""
+    method, *steps = [word.strip() for word in text.split("+")]
+    recipe = Recipe(method if method in METHODS else DEFAULT.method, smooth="smooth" in steps, correct_bias="bias" in steps)
+    if str(recipe) != text:
+        raise BadArgument(
+            f"{text!r} is no recipe for INT8: write one of {', '.join(METHODS)}, if wanted with ` + smooth` or ` + bias`"
+        )
+    return recipe

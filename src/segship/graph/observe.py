@@ -25,7 +25,7 @@ SAMPLES = 1 << 15
 def tensors_graph(graph: Graph, tensors: Sequence[str]) -> Graph:
     """A graph whose outputs are the tensors themselves, under their own names; only what they need is computed."""
     model = graph.ir.clone()
-    return _with_outputs(graph, model, _values(model, tensors))
+    return with_outputs(graph, model, _values(model, tensors))
 
 
 def shapes_graph(graph: Graph, tensors: Sequence[str]) -> Graph:
@@ -34,7 +34,7 @@ def shapes_graph(graph: Graph, tensors: Sequence[str]) -> Graph:
     outputs = []
     for index, value in enumerate(_values(model, tensors)):
         outputs.append(_append(model, "Shape", [value], f"{index}/shape", ir.DataType.INT64))
-    return _with_outputs(graph, model, outputs)
+    return with_outputs(graph, model, outputs)
 
 
 def observing_graph(graph: Graph, tensors: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> Graph:
@@ -48,7 +48,31 @@ def observing_graph(graph: Graph, tensors: Sequence[str], shapes: Mapping[str, t
         outputs.append(_append(model, "ReduceMin", [value], f"{index}/min", ir.DataType.FLOAT, keepdims=0))
         outputs.append(_append(model, "ReduceMax", [value], f"{index}/max", ir.DataType.FLOAT, keepdims=0))
         outputs.append(_sample(model, value, index, sampling_step(shapes[value.name or ""])))
-    return _with_outputs(graph, model, outputs)
+    return with_outputs(graph, model, outputs)
+
+
+def channel_maxima_graph(graph: Graph, axes: Mapping[str, int]) -> Graph:
+    """A graph whose outputs are each tensor's largest absolute value in every channel, shape (channels,), by the tensor's name.
+
+    ``axes``: the axis of the channels of each tensor.
+    """
+    model = graph.ir.clone()
+    outputs = []
+    for value in _values(model, list(axes)):
+        name, rank = value.name or "", len(value.shape or ())
+        sizes = _append(model, "Abs", [value], f"{name}/sizes", value.dtype)
+        outputs.append(reduced_to_channels(model, "ReduceMax", sizes, rank, axes[name], f"{name}{CHANNELS}"))
+    return with_outputs(graph, model, outputs)
+
+
+CHANNELS = "/channels"
+"""What is appended to a tensor's name to name its numbers per channel."""
+
+
+def reduced_to_channels(model: ir.Model, kind: str, value: ir.Value, rank: int, axis: int, name: str) -> ir.Value:
+    """``value``, of ``rank`` axes, reduced by ``kind`` over all but ``axis``: shape (channels,); appended as ``name``."""
+    others = np.array([index for index in range(rank) if index != axis % rank], np.int64)
+    return _append(model, kind, [value, constant(model.graph, f"{name}/axes", others)], name, value.dtype, keepdims=0)
 
 
 def sampling_step(shape: tuple[int, ...]) -> int:
@@ -88,7 +112,7 @@ def _append(
     return node.outputs[0]
 
 
-def _with_outputs(graph: Graph, model: ir.Model, outputs: list[ir.Value]) -> Graph:
+def with_outputs(graph: Graph, model: ir.Model, outputs: list[ir.Value]) -> Graph:
     """Only the nodes and inputs that ``outputs`` need; what the network itself would give is not computed."""
     model.graph.outputs.clear()
     model.graph.outputs.extend(outputs)

@@ -20,6 +20,9 @@ from segship.graph.passes.half_constants import largest, name_of, smallest_norma
 from segship.graph.passes.legalise import runs_int8
 from segship.graph.passes.type_slots import HALF_TYPES
 
+RANKING_OPS = ("ArgMax", "NonMaxSuppression", "TopK")
+"""Operators that choose by their input's values."""
+
 HEADROOM = 2.0
 """How much further than on the images observed a tensor may reach on others."""
 
@@ -32,11 +35,18 @@ def check_plan(graph: Graph, plan: PrecisionPlan) -> None:
 def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = (), rest: FloatPrecision = "fp32") -> PrecisionPlan:
     """INT8 everywhere but where it makes no sense; ``rest`` is the precision of all that stays float.
 
-    Float stay the last weighted layers before the result, and operators without an INT8 kernel in the backend. ``keep``
+    Float stay the last weighted layers before the result or before a choice (proposals, peaks; such heads are small, and a step
+    of 1/255 changes which candidates there are), and operators without an INT8 kernel in the backend. ``keep``
     adds exceptions, for instance for layers found to be sensitive; they win over these.
     """
     last = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not reaches(node, WEIGHTED_OPS)]
     exceptions = [Keep(place(node), rest, "gives the logits: in 8 bits, classes would tie") for node in last]
+    ranked = [
+        node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and reaches(node, RANKING_OPS, without=WEIGHTED_OPS)
+    ]
+    known = {place(node) for node in last}
+    others = dict.fromkeys(place(node) for node in ranked if place(node) not in known)
+    exceptions += [Keep(where, rest, "its values are ranked: in 8 bits, candidates would tie") for where in others]
     missing = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not runs_int8(node, traits)]
     exceptions += [Keep(place(node), rest, f"the backend has no INT8 kernel for {node.op_type}") for node in missing]
     return PrecisionPlan("int8", (*exceptions, *keep), None if rest == "fp32" else rest)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, get_args
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from segship.core.backend import Traits
 from segship.core.errors import BuildFailed, FusionMissing
@@ -17,9 +19,11 @@ from segship.core.graph import Graph, Stage
 from segship.core.precision import PrecisionPlan
 from segship.graph.histogram import Range
 from segship.graph.passes.channels_last_tokens import channels_last_tokens
+from segship.graph.passes.correct_bias import correct_bias
 from segship.graph.passes.hoist_pointwise import hoist_pointwise
 from segship.graph.passes.insert_qdq import insert_qdq
 from segship.graph.passes.legalise import legalise
+from segship.graph.passes.smooth import smooth
 from segship.graph.passes.to_half import to_half
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -51,22 +55,41 @@ def optimise(graph: Graph) -> Graph:
     return optimised
 
 
-def written(graph: Graph, plan: PrecisionPlan, ranges: Mapping[str, Range] | None = None) -> Graph:
+def smoothed(graph: Graph, maxima: Mapping[str, NDArray[np.float64]]) -> Graph:
+    """An optimised float32 graph with outliers of channels moved into weights: to be calibrated before INT8 is written."""
+    return apply_steps(graph, (Step("smooth", "precision", lambda each: smooth(each, maxima)),))
+
+
+def written(
+    graph: Graph,
+    plan: PrecisionPlan,
+    ranges: Mapping[str, Range] | None = None,
+    errors: Mapping[str, NDArray[np.float64]] | None = None,
+) -> Graph:
     """An optimised float32 graph with ``plan`` written into it; ``ranges`` are needed where it asks for INT8.
 
+    ``errors``: mean errors of INT8 layers by node name, to be taken out of their biases; None leaves biases alone.
     INT8 comes first: it is made from float32 weights and ranges, and half precision follows it (docs/decisions/0008).
     """
     steps = []
     if "int8" in plan.precisions:
         steps.append(Step("insert_qdq", "precision", lambda each: insert_qdq(each, ranges or {}, plan)))
+    if "int8" in plan.precisions and errors is not None:
+        steps.append(Step("correct_bias", "precision", lambda each: correct_bias(each, errors)))
     if plan.precisions & {"fp16", "bf16"}:
         steps.append(Step("to_half", "precision", lambda each: to_half(each, plan)))
     return apply_steps(graph, steps)
 
 
-def quantised(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan, traits: Traits) -> Graph:
+def quantised(
+    graph: Graph,
+    ranges: Mapping[str, Range],
+    plan: PrecisionPlan,
+    traits: Traits,
+    errors: Mapping[str, NDArray[np.float64]] | None = None,
+) -> Graph:
     """An optimised graph with ``plan`` written into it, in the form that a backend of ``traits`` runs it."""
-    return legalised(written(graph, plan, ranges), traits)
+    return legalised(written(graph, plan, ranges, errors), traits)
 
 
 def legalised(graph: Graph, traits: Traits) -> Graph:

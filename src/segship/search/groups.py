@@ -28,6 +28,10 @@ class Group:
             found += [f"{root}.*" if root else "*"] if any(_is_below(layer, root) for layer in self.layers) else []
         return tuple(found)
 
+    def depth_of(self, path: str) -> int:
+        """Length of the root that ``path`` is at or below; -1 where it is below none."""
+        return max((len(root) for root in self.roots if path == root or _is_below(path, root)), default=-1)
+
 
 def groups(layers: Iterable[str], at_most: int) -> list[Group]:
     """All of ``layers`` (module paths, in graph order) in at most ``at_most`` groups, in the order of their first layer.

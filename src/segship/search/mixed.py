@@ -1,9 +1,8 @@
-"""From an INT8 engine that is wrong to a mixed one that is right: the search, joined to building and judging."""
+"""The search joined to building and judging: from a trial to the fastest right plan of a backend, and its engine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -17,54 +16,49 @@ from segship.core.progress import Progress
 from segship.evidence.records import Candidate
 from segship.evidence.searches import Found
 from segship.graph.int8_recipe import Recipe
-from segship.judging import Judge, Tried
-from segship.predictor import Predictor
+from segship.judging import Tried
 from segship.quantiser import Quantiser
-from segship.search.search import PlanSearch
+from segship.search.search import Judgement, PlanSearch
 from segship.search.store import EngineStore
+from segship.trial import Trial
 
 AT_MOST_PROBES = 16
 """Calibration images that groups are measured on: enough to tell a bad group from a good one, few enough to ask often."""
 
 
 def mixed_candidate(
-    plain: Tried,
-    quantiser: Quantiser,
-    judge: Judge,
-    model: Predictor,
-    probes: Sequence[Path],
-    folder: Path,
-    progress: Progress,
-    *,
-    deadline: float | None,
+    backend: str, trial: Trial, folder: Path, progress: Progress, *, max_drop: float, every_group: bool, deadline: float | None
 ) -> tuple[Tried, Found]:
-    """Search a mixed plan for the backend of ``plain``, an INT8 candidate that is not right.
+    """Search the fastest plan for ``backend`` that loses at most ``max_drop`` points by the trial's judge.
 
-    ``probes``: image files to measure groups on. Engines are kept below ``folder``, so that a second call with the same
-    graph and images goes on where an interrupted one stopped. The candidate carries the verdicts on the plan found, or says
-    why there is none.
+    ``every_group``: measure what groups lose also where another recipe alone makes plain INT8 right.
+    Groups are measured on calibration images. Engines and measurements are kept below ``folder``, so that a second call with
+    the same graph and images goes on where an interrupted one stopped. The candidate carries the verdicts on the plan found,
+    or says why there is none.
     """
-    backend, chosen = plain.record.backend, list(probes[:AT_MOST_PROBES])
+    probes = trial.quantiser.images[:AT_MOST_PROBES]
 
     @cache
     def references() -> Sequence[Prediction]:
-        return [model.predict(probe) for probe in chosen]
+        return [trial.model.predict(probe) for probe in probes]
 
-    place = folder / f"{backend}-{_key(quantiser, backend, chosen)}"
-    store = EngineStore(place, quantiser, backend, chosen, references, progress)
+    place = folder / f"{backend}-{_key(trial.quantiser, backend, probes)}"
+    store = EngineStore(place, trial.quantiser, backend, probes, references, progress, threads=trial.threads)
     record = Candidate(name=f"{backend} mixed", backend=backend, precision="mixed")
     proved: dict[PrecisionPlan, Tried] = {}
 
-    def is_right(plan: PrecisionPlan, recipe: Recipe) -> bool:
-        proved[plan] = judge.prove(Tried(record, store.engine(plan, recipe)))
-        return proved[plan].right
+    def judge(plan: PrecisionPlan, recipe: Recipe) -> Judgement:
+        proved[plan] = trial.judge.prove(Tried(record, store.engine(plan, recipe)))
+        return Judgement(proved[plan].right, proved[plan].record.drop)
 
-    found = PlanSearch(quantiser, backend, store, progress, deadline=deadline).run(is_right, len(chosen))
+    found = PlanSearch(
+        trial.quantiser, backend, store, judge, progress, allowed=max_drop, every_group=every_group, deadline=deadline
+    ).run(len(probes))
     if found.plan is None:
-        reason = f"{len(found.sensitivities)} groups of layers were tried in float, and the engine was not right with any choice"
+        tried = len(found.judged)
+        reason = f"{tried} plan{'s' if tried != 1 else ''} with groups of layers in float were judged, and none was right"
         return Tried(msgspec.structs.replace(record, skipped=reason), None), found
-    best = proved[found.plan]
-    return replace(best, record=msgspec.structs.replace(best.record, plan=found.plan)), found
+    return proved[found.plan].with_(plan=found.plan), found
 
 
 def _key(quantiser: Quantiser, backend: str, probes: Sequence[Path]) -> str:

@@ -1,115 +1,176 @@
-"""The search itself: choose a recipe, measure each group of layers alone, keep the worst in float until it is right.
+"""The search itself: choose a recipe, measure what each group of layers loses and saves in INT8, find the fastest right plan.
 
 Groups are measured on the calibration images, by their agreement with PyTorch, never on the images that the engine is
-judged on: a plan fitted to its judge would prove nothing. What is right is decided by the judge's own verdicts.
+judged on: a plan fitted to its judge would prove nothing. What is right is decided by the judge's own verdicts, and what is
+fastest by engines timed side by side.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from segship.backends import load_backend
-from segship.core.precision import Keep, PrecisionPlan
+from segship.core.precision import PrecisionPlan
 from segship.core.progress import Progress
-from segship.evidence.searches import Found, RecipeLoss, Sensitivity
-from segship.graph.int8_recipe import METHODS, Recipe
-from segship.graph.passes.insert_qdq import quantisable_layers
+from segship.evidence.searches import Found, JudgedPlan
+from segship.graph.int8_recipe import Recipe
 from segship.quantiser import Quantiser
-from segship.search.groups import Group, groups
+from segship.search.costs import Costs, Deadline
+from segship.search.front import Choice, Item, front
+from segship.search.groups import groups
+from segship.search.plans import FLOAT, sensitivities, with_float
 from segship.search.store import EngineStore
 
 AT_MOST_GROUPS = 24
 
-Judge = Callable[[PrecisionPlan, Recipe], bool]
-"""Builds the engine of a plan and says whether every verdict on it holds."""
+_FEW = 3
+"""So few groups in float are worth looking into, layer by layer."""
+_AT_MOST_PARTS = 12
+_AT_MOST_TIMED = 5
+"""Right plans that are timed side by side at the end."""
+_WRONG_TIMED = 3
+_LATE_ONES = 2
+"""Plans that are judged although time is up, where none was right before: the one that measurements point to, a careful one."""
+
+
+class Judgement(NamedTuple):
+    """Whether every verdict on an engine holds, and the points that it loses."""
+
+    right: bool
+    drop: float | None = None
+
+
+Judge = Callable[[PrecisionPlan, Recipe], Judgement]
+"""Builds the engine of a plan and judges it."""
 
 
 class PlanSearch:
-    """Search for one backend. ``deadline`` (``time.monotonic()`` seconds, None for none) ends measuring, not judging."""
+    """Search for one backend.
+
+    ``allowed``: points that may be lost. ``every_group``: measure what groups lose also where plain INT8 is right, by the best
+    recipe. ``deadline`` (``time.monotonic()`` seconds, None for none) ends measuring; what was measured until then is judged, by
+    few plans.
+    """
 
     def __init__(
-        self, quantiser: Quantiser, backend: str, store: EngineStore, progress: Progress, *, deadline: float | None = None
+        self,
+        quantiser: Quantiser,
+        backend: str,
+        store: EngineStore,
+        judge: Judge,
+        progress: Progress,
+        *,
+        allowed: float,
+        every_group: bool,
+        deadline: float | None = None,
     ) -> None:
-        self._quantiser, self._backend, self._store, self._progress = quantiser, backend, store, progress
-        self._deadline = deadline
-        self._base = quantiser.plan(load_backend(backend).TRAITS)
-        self._stopped = False
+        self._backend, self._store, self._judge, self._progress = backend, store, judge, progress
+        self._allowed, self._every_group, self._deadline = allowed, every_group, Deadline(deadline)
+        self._costs = Costs(quantiser, backend, store, progress, self._deadline)
+        self._judged: dict[PrecisionPlan, tuple[Choice, Judgement]] = {}
 
-    def run(self, is_right: Judge, probe_images: int) -> Found:
-        """The plan with the fewest groups in float that ``is_right``; groups are given up in the order of their loss."""
-        recipes = self._compared_recipes()
-        recipe = _best(recipes)
-        ordered = self._ordered(groups(quantisable_layers(self._quantiser.graph, self._base), AT_MOST_GROUPS), recipe)
-        plan = self._fewest([group for group, _ in ordered], [entry for _, entry in ordered], recipe, is_right)
+    def run(self, probe_images: int) -> Found:
+        """The fastest plan that is right."""
+        items, finer = self._costs.timed(groups(self._costs.layers, AT_MOST_GROUPS)), []
+        if self._every_group or not self._right_at_once(items):
+            items = self._costs.measured(items)
+            self._seek(front(items))
+            self._prune()
+            finer = self._finer()
+        plan, times = self._fastest()
+        kept = self._judged[plan][0].kept if plan is not None else ()
         return Found(
             backend=self._backend,
             probe_images=probe_images,
-            recipes=tuple(recipes),
-            sensitivities=tuple(entry for _, entry in ordered),
+            recipes=tuple(self._costs.recipes),
+            sensitivities=sensitivities(items, kept),
             plan=plan,
-            recipe=recipe,
+            recipe=self._costs.recipe,
             engines=self._store.built,
-            stopped_early=self._stopped,
+            stopped_early=self._deadline.missed,
+            finer=sensitivities(finer, kept),
+            judged=tuple(
+                JudgedPlan(tuple(item.group.name for item in choice.kept), *judgement, times.get(each), each == plan)
+                for each, (choice, judgement) in self._judged.items()
+            ),
+            fp32_ms=times.get(FLOAT),
+            int8_ms=times.get(self._costs.base),
         )
 
-    def _compared_recipes(self) -> list[RecipeLoss]:
-        """Every way to choose ranges, then what can be done on top of the best of them."""
-        losses = self._losses([Recipe(method) for method in METHODS], [])
-        return self._losses(self._quantiser.refinements(_best(losses)), losses)
+    def _right_at_once(self, items: Sequence[Item]) -> bool:
+        """Whether nothing has to stay in float but what INT8 makes slower."""
+        self._progress(f"search {self._backend}: judging plans", 0, None)
+        slower = [item for item in items if item.slower]
+        return self._prove(_choice(slower, [item for item in items if not item.slower])).right
 
-    def _losses(self, recipes: Sequence[Recipe], before: list[RecipeLoss]) -> list[RecipeLoss]:
-        losses = list(before)
-        for index, recipe in enumerate(recipes):
-            if losses and self._is_late():
-                break
-            self._progress(f"search {self._backend}: calibration by {recipe}", index, len(recipes))
-            losses.append(RecipeLoss(recipe, self._store.loss(self._base, recipe)))
-        return losses
-
-    def _ordered(self, found: Sequence[Group], recipe: Recipe) -> list[tuple[Group, Sensitivity]]:
-        """Groups with their losses, the largest first; those that there was no time to measure come last."""
-        measured = []
-        for index, group in enumerate(found):
-            self._progress(f"search {self._backend}: sensitivity of {group.name or 'all layers'}", index, len(found))
-            loss = 0.0 if self._is_late() else self._store.loss(self._alone(group), recipe)
-            measured.append((group, Sensitivity(group.name, len(group.layers), loss)))
-        return sorted(measured, key=lambda entry: -entry[1].loss)
-
-    def _fewest(
-        self, ordered: Sequence[Group], losses: Sequence[Sensitivity], recipe: Recipe, is_right: Judge
-    ) -> PrecisionPlan | None:
-        """Bisection over how many groups stay in float: more float is never less right, but for chance."""
-        low, high, best = 0, len(ordered), None
-        while low < high:
+    def _seek(self, choices: Sequence[Choice]) -> None:
+        """Judge the fastest choice, then the one that its drop points to, then by bisection; more float is never less right."""
+        low, high, place, late_ones = 0, len(choices), 0, 0
+        while low < high and not (self._deadline.passed() and (late_ones == _LATE_ONES or self._right())):
+            self._progress(f"search {self._backend}: judging plans", len(self._judged), None)
+            late_ones += self._deadline.passed()
+            judgement = self._prove(choices[place])
+            low, high = (low, place) if judgement.right else (place + 1, high)
             middle = (low + high) // 2
-            plan = self._without(ordered[:middle], losses[:middle])
-            self._progress(
-                f"search {self._backend}: {middle} of {len(ordered)} groups in float", len(ordered) - (high - low), None
-            )
-            if is_right(plan, recipe):
-                high, best = middle, plan
-            else:
-                low = middle + 1
-        return best
+            place = self._pointed_to(choices, judgement.drop, low, high, middle) if place == 0 else middle
 
-    def _alone(self, group: Group) -> PrecisionPlan:
-        """Everything in float but this group; what can never run in INT8 stays float all the same."""
-        chosen = tuple(Keep(pattern, "int8", "measured alone") for pattern in group.patterns)
-        return PrecisionPlan("fp32", (*chosen, *self._base.keep))
+    def _pointed_to(self, choices: Sequence[Choice], drop: float | None, low: int, high: int, middle: int) -> int:
+        """The first choice that loses little enough if drops are in proportion to predicted losses, else ``middle``."""
+        loss = self._allowed * choices[0].loss / drop if drop is not None and drop > 0 else -1.0
+        return next((index for index in range(low, high) if choices[index].loss <= loss), middle)
 
-    def _without(self, kept: Sequence[Group], losses: Sequence[Sensitivity]) -> PrecisionPlan:
-        reasons = [f"alone in INT8 it loses {entry.loss:.2f} points of agreement with PyTorch" for entry in losses]
-        exceptions = [
-            Keep(pattern, "fp32", reason) for group, reason in zip(kept, reasons, strict=True) for pattern in group.patterns
-        ]
-        return PrecisionPlan("int8", (*self._base.keep, *exceptions))
+    def _prove(self, choice: Choice) -> Judgement:
+        plan = with_float(choice.kept, self._costs.base)
+        if plan not in self._judged:
+            self._judged[plan] = (choice, self._judge(plan, self._costs.recipe))
+        return self._judged[plan][1]
 
-    def _is_late(self) -> bool:
-        late = self._deadline is not None and time.monotonic() > self._deadline
-        self._stopped |= late
-        return late
+    def _right(self) -> list[PrecisionPlan]:
+        """Plans that are right, the fastest by prediction first."""
+        right = [plan for plan, (_, judgement) in self._judged.items() if judgement.right]
+        return sorted(right, key=lambda plan: self._judged[plan][0].ms)
+
+    def _prune(self) -> None:
+        """Give back what the best plan so far may not need, its least sensitive groups first: losses add up only roughly."""
+        sensitive, slower = self._kept()
+        if len(sensitive) < 2 or self._deadline.passed():
+            return
+        ordered = sorted(sensitive, key=lambda item: -(item.loss or 0.0))
+        self._seek([_choice([*ordered[:count], *slower], ordered[count:]) for count in range(len(ordered))])
+
+    def _kept(self) -> tuple[list[Item], list[Item]]:
+        """What stays in float by the best plan so far: for its accuracy, and because INT8 is slower there."""
+        right = self._right()
+        kept = self._judged[right[0]][0].kept if right else ()
+        return [item for item in kept if not item.slower], [item for item in kept if item.slower]
+
+    def _finer(self) -> list[Item]:
+        """Parts of the groups that must stay in float, where those are few: fewer layers may do."""
+        sensitive, slower = self._kept()
+        if self._deadline.passed():
+            return []
+        layers = [layer for item in sensitive for layer in item.group.layers]
+        if not 0 < len(sensitive) <= _FEW or len(layers) <= len(sensitive):
+            return []
+        parts = self._costs.measured(self._costs.timed(groups(layers, _AT_MOST_PARTS)))
+        self._seek(front([*parts, *slower]))
+        return parts
+
+    def _fastest(self) -> tuple[PrecisionPlan | None, dict[PrecisionPlan, float]]:
+        """The fastest right plan, and the times of all that were timed in turns; by prediction where time is up.
+
+        FP32, plain INT8 and some wrong plans are timed beside, to show what is given up.
+        """
+        right = self._right()[:_AT_MOST_TIMED]
+        if self._deadline.passed():
+            return (right[0] if right else None), {}
+        self._progress(f"search {self._backend}: fastest plan", 0, None)
+        wrong = [plan for plan, (_, judgement) in self._judged.items() if not judgement.right]
+        timed = list(dict.fromkeys([FLOAT, self._costs.base, *right, *wrong[-_WRONG_TIMED:]]))
+        times = dict(zip(timed, self._store.times(timed, self._costs.recipe), strict=True))
+        return min(right, key=lambda plan: times[plan], default=None), times
 
 
-def _best(losses: Sequence[RecipeLoss]) -> Recipe:
-    return min(losses, key=lambda each: each.loss).recipe
+def _choice(kept: Sequence[Item], rest: Sequence[Item]) -> Choice:
+    price = sum(1.0 if item.ms is None else item.ms for item in kept)  # as in the front
+    return Choice(tuple(kept), sum(item.loss or 0.0 for item in rest), price)

@@ -1,4 +1,4 @@
-"""Engines that the search has built, and what they lost: kept on disk, so that an interrupted search repeats nothing."""
+"""Engines of a search and what was measured on them: kept on disk, so that an interrupted search repeats nothing."""
 
 from __future__ import annotations
 
@@ -14,16 +14,30 @@ from segship.core.errors import BadEngine
 from segship.core.files import write_atomically
 from segship.core.precision import PrecisionPlan
 from segship.core.predictions import Prediction
+from segship.core.profile import Profile
 from segship.core.progress import Progress
+from segship.evidence.measure import Schedule, measure
 from segship.graph.int8_recipe import Recipe
+from segship.judging import machine, timed_run
 from segship.pipeline import build
-from segship.predictor import load_engine
+from segship.predictor import EnginePredictor, load_engine
 from segship.quantiser import Quantiser
 from segship.tasks import task_of
 
+_SCHEDULE = Schedule(rounds=7, runs_per_turn=2, budget_s=20)
+"""Short turns, many of them: what differs between two plans is little, and machines drift."""
+
+
+class _Measured(msgspec.Struct):
+    """By key of plan and recipe: points lost and profiles; by all keys of what was timed side by side: milliseconds."""
+
+    losses: dict[str, float] = {}
+    profiles: dict[str, Profile] = {}
+    times: dict[str, list[float]] = {}
+
 
 class EngineStore:
-    """INT8 engines of one graph on one backend, by plan and recipe, in ``folder``.
+    """Engines of one graph on one backend, by plan and recipe, in ``folder``.
 
     ``references``: PyTorch's predictions of ``probes``, asked for once and only when something must be measured.
     """
@@ -36,12 +50,14 @@ class EngineStore:
         probes: Sequence[Path],
         references: Callable[[], Sequence[Prediction]],
         progress: Progress,
+        *,
+        threads: int,
     ) -> None:
         self._folder, self._quantiser, self._backend = folder, quantiser, backend
-        self._probes, self._references, self._progress = probes, references, progress
+        self._probes, self._references, self._progress, self._threads = probes, references, progress, threads
         self.built = 0
-        self._losses_file = folder / "losses.json"
-        self._losses = _read(self._losses_file)
+        self._file = folder / "measured.json"
+        self._measured = _read(self._file)
 
     def engine(self, plan: PrecisionPlan, recipe: Recipe) -> Engine:
         """The engine of a plan: the one in the folder if it is whole, else a new one."""
@@ -51,24 +67,62 @@ class EngineStore:
                 return open_engine(path)
             except BadEngine:  # damaged, or of another version: build it again in its place
                 pass
-        graph = self._quantiser.quantised(load_backend(self._backend).TRAITS, plan, recipe)
         self.built += 1
+        traits = load_backend(self._backend).TRAITS
+        if "int8" not in plan.precisions:
+            return build(self._quantiser.plain(traits), self._backend, path)
+        graph = self._quantiser.quantised(traits, plan, recipe)
         return build(graph, self._backend, path, calibration=self._quantiser.record(recipe))
 
     def loss(self, plan: PrecisionPlan, recipe: Recipe) -> float:
         """Agreement with PyTorch that the plan's engine loses on the probe images, in points (mean over images)."""
         key = _key(plan, recipe)
-        if key not in self._losses:
-            self._losses[key] = self._measured(self.engine(plan, recipe))
-            write_atomically(self._losses_file, msgspec.json.encode(self._losses))
-        return self._losses[key]
+        if key not in self._measured.losses:
+            with self._open(plan, recipe) as predictor:
+                agreement, pairs = task_of(predictor.spec).agreement, zip(self._references(), self._probes, strict=True)
+                shares = [agreement(reference, predictor.predict(probe)) for reference, probe in pairs]
+            self._measured.losses[key] = 100 * (1 - sum(shares) / len(shares))
+            self._save()
+        return self._measured.losses[key]
 
-    def _measured(self, engine: Engine) -> float:
-        with load_engine(engine.path) as predictor:
-            agreement = task_of(predictor.spec).agreement
-            pairs = zip(self._references(), self._probes, strict=True)
-            shares = [agreement(reference, predictor.predict(probe)) for reference, probe in pairs]
-        return 100 * (1 - sum(shares) / len(shares))
+    def profile(self, plan: PrecisionPlan, recipe: Recipe) -> Profile:
+        """Where the time of the plan's engine goes on the first probe."""
+        key = _key(plan, recipe)
+        if key not in self._measured.profiles:
+            with self._open(plan, recipe) as predictor:
+                self._measured.profiles[key] = predictor.profile(self._probes[0])
+            self._save()
+        return self._measured.profiles[key]
+
+    def times(self, plans: Sequence[PrecisionPlan], recipe: Recipe) -> list[float]:
+        """Milliseconds of each plan's network on the first probe, in turns, as little disturbed as can be."""
+        keys = [_key(plan, recipe) for plan in plans]
+        together = " ".join(keys)
+        if together not in self._measured.times:
+            predictors = [self._open(plan, recipe) for plan in plans]
+            self._measured.times[together] = self._side_by_side(dict(zip(keys, predictors, strict=True)))
+            for predictor in predictors:
+                predictor.close()
+            self._save()
+        return self._measured.times[together]
+
+    def _side_by_side(self, predictors: dict[str, EnginePredictor]) -> list[float]:
+        probe = self._probes[0]
+        size = next(iter(predictors.values())).prepare(probe).frame.input
+        timings = measure(
+            {(name, "network"): timed_run(each, probe, "network") for name, each in predictors.items()},
+            input_size=size,
+            batch=1,
+            environment=machine(self._threads),
+            schedule=_SCHEDULE,
+        )
+        return [timing.quiet_ms for timing in timings.values()]
+
+    def _open(self, plan: PrecisionPlan, recipe: Recipe) -> EnginePredictor:
+        return load_engine(self.engine(plan, recipe).path, threads=self._threads)
+
+    def _save(self) -> None:
+        write_atomically(self._file, msgspec.json.encode(self._measured))
 
 
 def _key(plan: PrecisionPlan, recipe: Recipe) -> str:
@@ -77,8 +131,8 @@ def _key(plan: PrecisionPlan, recipe: Recipe) -> str:
     return sha256(msgspec.json.encode((plan.default, places, recipe))).hexdigest()[:16]
 
 
-def _read(file: Path) -> dict[str, float]:
+def _read(file: Path) -> _Measured:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, float])
+        return msgspec.json.decode(file.read_bytes(), type=_Measured)
     except (OSError, msgspec.DecodeError):
-        return {}
+        return _Measured()

@@ -9,12 +9,14 @@ for columns, they are one small matrix each (:class:`Axis`), and an instance nee
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segship.core.predictions import MaskCrop, PanopticMap, Segment
 from segship.core.spec import Frame, PanopticDecode
+from segship.tasks.product import product
 
 Float = NDArray[np.float32]
 
@@ -44,10 +46,11 @@ class Axis:
     last: NDArray[np.int64]
 
     @classmethod
+    @lru_cache(maxsize=64)  # images of one data set come in few sizes
     def between(cls, cells: int, content: int, image: int) -> Axis:
         """From ``cells`` of the map through ``content`` pixels of the enlarged and cut map to ``image`` pixels."""
         enlarged = _bilinear(cells, _STRIDE * cells)[:content]
-        weights = enlarged if content == image else _bilinear(content, image) @ enlarged
+        weights = enlarged if content == image else product(_bilinear(content, image), enlarged)
         touched = weights > 0
         return cls(weights.astype(np.float32), touched.argmax(1), cells - 1 - touched[:, ::-1].argmax(1))
 
@@ -94,7 +97,8 @@ def _in_image(mask: Float, threshold: float, rows: Axis, columns: Axis) -> MaskC
     if not len(y):
         return MaskCrop(0, 0, np.zeros((0, 0), bool))
     (down, cells_y), (across, cells_x) = rows.around(y[0], y[-1] + 1), columns.around(x[0], x[-1] + 1)
-    cells = rows.weights[down, cells_y] @ mask[cells_y, cells_x] @ columns.weights[across, cells_x].T
+    tall = product(rows.weights[down, cells_y], mask[cells_y, cells_x])
+    cells = product(tall, columns.weights[across, cells_x].T)
     return MaskCrop(down.start, across.start, cells > threshold)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from segship.core.predictions import MaskCrop
 from segship.core.spec import InstanceDecode, Size
+from segship.tasks.product import product
 
 Floats = NDArray[np.float32]
 
@@ -89,5 +90,5 @@ def _hat(at: Floats, side: int) -> Floats:
 
 def _crop(mask: Floats, rows: tuple[int, Floats], columns: tuple[int, Floats], threshold: float) -> MaskCrop:
     (top, down), (left, across) = rows, columns
-    probability = down @ (mask.astype(np.float32) @ across.T)
+    probability = product(down, product(mask.astype(np.float32), across.T))
     return MaskCrop(top, left, probability >= np.float32(threshold))

@@ -172,3 +172,18 @@ def test_the_sample_passes_over_no_channel_row_or_column(shape: tuple[int, ...])
 def test_a_tensor_of_another_graph_is_refused() -> None:
     with pytest.raises(BuildFailed, match="no tensor unknown"):
         shapes_graph(small_unet(), ["unknown"])
+
+
+def test_what_the_last_quarter_of_the_images_moved_is_learnt_and_survives_an_interruption(tmp_path: Path) -> None:
+    files = write_images(tmp_path, 4)  # each brighter than all before
+    found = calibration(files).run()
+    assert found.moved["image"] == pytest.approx(1 / 4, abs=0.01)  # the fourth is a third brighter than the third
+    assert calibration(files[:1]).run().moved == {}
+    with pytest.raises(KeyboardInterrupt):
+        calibration(files, tmp_path / "cache", Opener(limit=3)).run()
+    assert calibration(files, tmp_path / "cache").run() == found
+    steady = tmp_path / "steady"
+    steady.mkdir()
+    for index in range(4):
+        np.save(steady / f"{index}.npy", read(files[0])["image"] + index * 1e-6)
+    assert max(calibration(sorted(steady.iterdir())).run().moved.values()) < 0.01

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segship.graph.histogram import BINS, Histogram, PackedHistogram, Range
+from segship.graph.histogram import BINS, Clipping, Histogram, PackedHistogram, Range
+from segship.graph.int8_recipe import METHODS
 from segship.graph.passes.insert_qdq import scale_and_zero_point
 
 
@@ -72,7 +73,7 @@ def test_values_without_a_tail_keep_their_range(rng: np.random.Generator) -> Non
 
 def test_a_tensor_of_zeros_is_no_trouble() -> None:
     histogram = learnt(np.zeros(10, np.float32))
-    for method in ("minmax", "percentile", "mse"):
+    for method in METHODS:
         bounds = histogram.bounds(method)
         assert (bounds.low, bounds.high) == (0, 0)
         scale, zero_point = scale_and_zero_point(bounds)
@@ -99,3 +100,15 @@ def test_packing_keeps_everything(rng: np.random.Generator) -> None:
 def test_damaged_counts_are_refused(counts: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Histogram.unpacked(PackedHistogram(0, 1, 1, counts))
+
+
+def test_clipping_counts_what_a_range_leaves_out_and_no_rounding(rng: np.random.Generator) -> None:
+    values = rng.standard_normal(400_000).astype(np.float32)
+    histogram = learnt(values)
+    assert histogram.clipping(histogram.bounds("minmax")) == Clipping(0.0, 0.0)
+    found = histogram.clipping(Range(-2.0, 2.0))
+    half_a_step = 4 / 255 / 2
+    beyond = np.maximum(np.abs(values) - 2, 0)
+    beyond[beyond <= half_a_step] = 0
+    assert found.share == pytest.approx(np.mean(beyond > 0), abs=1e-3)  # bins are 1/256 wide
+    assert found.error == pytest.approx(np.sum(beyond**2) / np.sum(values**2), rel=0.02)

@@ -121,6 +121,17 @@ def test_the_default_plan_keeps_the_last_layer_and_what_the_backend_lacks_in_flo
     assert all(exception.reason for exception in plan.keep)
 
 
+def test_the_default_plan_keeps_layers_in_float_whose_values_are_ranked() -> None:
+    net = Net()
+    shared = net.conv(net.image, "shared", 3, 8)
+    best = net.node("ArgMax", [net.node("Sigmoid", [net.conv(shared, "scores", 8, 4)], "s/Sigmoid", 4)], "s/ArgMax", 1, axis=1)
+    chosen = net.node("Mul", [net.conv(shared, "values", 8, 8), best], "choice/Mul", 8)
+    graph = net.done(net.conv(net.conv(chosen, "wide", 8, 8), "last", 8, 4), 4)
+    plan = int8_plan(graph, Traits(precisions=("int8",), int8_ops=("Conv",)))
+    asked = {name: plan.precision_of(name, "Conv") for name in ("shared", "scores", "values", "wide", "last")}
+    assert asked == {"shared": "int8", "scores": "fp32", "values": "int8", "wide": "int8", "last": "fp32"}
+
+
 def test_a_tensor_without_a_range_is_an_error() -> None:
     graph = small_unet()
     ranges = ranges_of(graph)
@@ -199,15 +210,16 @@ def test_a_runtime_gives_the_bias_of_a_channel_of_almost_no_weight(
     assert (found - expected).std() < NOISE_LIMIT * expected.std()
 
 
-def test_constant_activations_stay_float_also_behind_operators_that_move_them() -> None:
-    """A map of coordinates is a constant of the graph: no range can be observed for it, and nothing would be gained."""
+def test_constant_activations_stay_float_also_behind_operators_that_move_or_join_them() -> None:
+    """A map of coordinates is a constant of the graph: nothing would be gained, and OpenVINO computed it wrongly in INT8."""
     net = Net()
     places = net.weight("places", 1, *SIZE)
     moved = net.node("Unsqueeze", [places, constant(net.graph, "axes", np.array([0], np.int64))], "coords/Unsqueeze", 1)
-    where = net.conv(moved, "coords", 1, 4)
+    joined = net.node("Concat", [moved, moved], "joined/Concat", 2, axis=1)  # exporters fold no large constants
+    where = net.node("Add", [net.conv(moved, "coords", 1, 4), net.conv(joined, "joined", 2, 4)], "where/Add", 4)
     logits = net.node("Add", [net.conv(net.image, "stem", 3, 4), where], "add/Add", 4)
     graph = net.done(net.conv(net.node("Relu", [logits], "add/Relu", 4), "last", 4, 3), 3)
     quantised = insert_qdq(graph, ranges_of(graph), ALL)
     asked = quantised.asked()
-    assert asked["coords/Conv"] == "fp32"
+    assert asked["coords/Conv"] == asked["joined/Conv"] == "fp32"
     assert asked["stem/Conv"] == asked["last/Conv"] == "int8"

@@ -1,16 +1,13 @@
-"""The plot of speed against accuracy: every candidate a point, PyTorch's the line to hold, the allowed drop a band."""
+"""The plot of speed against accuracy: every engine a dot, the reference's score the line to hold, the allowed drop a band."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from segship.evidence.records import Candidate, Deployment
 from segship.evidence.report import words
 from segship.evidence.report.labels import Box, Label, place
-from segship.evidence.report.outcome import find_reference
 from segship.evidence.report.scales import Scale, decimals
 
 Kind = Literal["reference", "chosen", "other"]
@@ -33,7 +30,7 @@ class Tick(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """One candidate, labelled with ``lines``. ``beyond``: it drops more than allowed. ``deep``: so much more that it is an
+    """One engine, labelled with ``lines``. ``beyond``: it drops more than allowed. ``deep``: so much more that it is an
     arrow on the lower edge."""
 
     x: float
@@ -54,6 +51,7 @@ class Chart:
     frame: Box
     x_title: str
     y_title: str
+    speed_title: str
     band_text: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
@@ -63,10 +61,26 @@ class Chart:
     marks: tuple[Mark, ...]
 
 
-class _Point(NamedTuple):
-    candidate: Candidate
+class Dot(NamedTuple):
+    """One engine: its name, its time, its score, and how the score is written."""
+
+    name: str
     ms: float
     score: float
+    score_text: str
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What is to be drawn. ``held``: the dot whose score is to be held; ``max_drop`` below it is allowed."""
+
+    dots: tuple[Dot, ...]
+    held: Dot | None
+    max_drop: float
+    x_title: str
+    y_title: str
+    speed_title: str
 
 
 class _Axes(NamedTuple):
@@ -79,63 +93,36 @@ class _Axes(NamedTuple):
     limit_y: float | None
 
 
-def chart(deployment: Deployment, width: int, height: int) -> Chart | None:
-    """The plot of a deployment; None when fewer than two candidates were both timed and scored."""
-    scope, points = _points(deployment)
-    if len(points) < 2:
+def chart(plot: Plot, width: int, height: int) -> Chart | None:
+    """All positions of a plot; None when it has fewer than two dots."""
+    if len(plot.dots) < 2:
         return None
-    reference = find_reference(deployment)
-    held = next((point for point in points if point.candidate is reference), None)
-    axes = _axes(points, held, deployment.max_drop, Box(52, 50, width - 12, height - 46))
+    axes = _axes(plot.dots, plot.held, plot.max_drop, Box(52, 50, width - 12, height - 46))
     return Chart(
         width=width,
         height=height,
         frame=axes.frame,
-        x_title=f"ms per image, {scope}",
-        y_title=_score_name(deployment),
-        band_text=f"allowed: {words.allowance(deployment.max_drop)} below PyTorch",
+        x_title=plot.x_title,
+        y_title=plot.y_title,
+        speed_title=plot.speed_title,
+        band_text=f"allowed: {words.allowance(plot.max_drop)} below PyTorch",
         x_ticks=tuple(Tick(axes.x(value), words.exact(value)) for value in axes.x.ticks(most=width // 75)),
         y_ticks=_y_ticks(axes.y, height),
-        speed_ticks=_speed_ticks(axes.x, held),
+        speed_ticks=_speed_ticks(axes.x, plot.held),
         reference_y=axes.reference_y,
         limit_y=axes.limit_y,
-        marks=_marks(points, held, deployment.max_drop, axes),
+        marks=_marks(plot.dots, plot.held, plot.max_drop, axes),
     )
 
 
-def _points(deployment: Deployment) -> tuple[str, list[_Point]]:
-    """What can be plotted, on one common time scale: image file to mask if all have it, else the network alone."""
-    scores = [(candidate, _score(deployment, candidate)) for candidate in deployment.candidates]
-    image = [_Point(c, c.image_ms, score) for c, score in scores if c.image_ms and score is not None]
-    network = [_Point(c, c.network_ms, score) for c, score in scores if c.network_ms and score is not None]
-    return ("image file to mask", image) if len(image) >= len(network) else ("network alone", network)
-
-
-def _score(deployment: Deployment, candidate: Candidate) -> float | None:
-    """The metric, or without labels the agreement with PyTorch, which PyTorch has to 100 %."""
-    if _labelled(deployment):
-        score = candidate.metric
-    else:
-        score = 100.0 if candidate is find_reference(deployment) else candidate.agreement
-    return None if score is None or math.isnan(score) else score
-
-
-def _score_name(deployment: Deployment) -> str:
-    return deployment.metric_name if _labelled(deployment) else "% that agrees with PyTorch"
-
-
-def _labelled(deployment: Deployment) -> bool:
-    return any(candidate.metric is not None for candidate in deployment.candidates)
-
-
-def _axes(points: Sequence[_Point], held: _Point | None, max_drop: float, frame: Box) -> _Axes:
+def _axes(points: Sequence[Dot], held: Dot | None, max_drop: float, frame: Box) -> _Axes:
     times = [point.ms for point in points]
     x = Scale(min(times) / _SPARE, max(times) * _SPARE, frame.left, frame.right, log=True)
     y = _y_scale(points, held, max_drop, frame)
     return _Axes(x, y, frame, y(held.score) if held else None, y(held.score - max_drop) if held else None)
 
 
-def _y_scale(points: Sequence[_Point], held: _Point | None, max_drop: float, frame: Box) -> Scale:
+def _y_scale(points: Sequence[Dot], held: Dot | None, max_drop: float, frame: Box) -> Scale:
     top = max(point.score for point in points)
     floor = held.score - max(_DEPTH * max_drop, 0.5) if held else min(point.score for point in points)
     bottom = min([point.score for point in points if point.score >= floor] + ([held.score - max_drop] if held else []))
@@ -148,8 +135,8 @@ def _y_ticks(y: Scale, height: int) -> tuple[Tick, ...]:
     return tuple(Tick(y(value), words.points(value, decimals(ticks))) for value in ticks if value <= 100)
 
 
-def _speed_ticks(x: Scale, held: _Point | None) -> tuple[Tick, ...]:
-    """Speed-ups over PyTorch along the upper edge: powers of two, because the axis is logarithmic."""
+def _speed_ticks(x: Scale, held: Dot | None) -> tuple[Tick, ...]:
+    """Speed-ups over the reference along the upper edge: powers of two, because the axis is logarithmic."""
     if held is None:
         return ()
     factors = [2.0**power for power in range(-6, 11)]
@@ -157,14 +144,14 @@ def _speed_ticks(x: Scale, held: _Point | None) -> tuple[Tick, ...]:
     return tuple(Tick(x(ms), f"{words.exact(factor)}×") for factor, ms in shown)
 
 
-def _marks(points: Sequence[_Point], held: _Point | None, max_drop: float, axes: _Axes) -> tuple[Mark, ...]:
+def _marks(points: Sequence[Dot], held: Dot | None, max_drop: float, axes: _Axes) -> tuple[Mark, ...]:
     spots = [(axes.x(point.ms), min(axes.y(point.score), axes.frame.bottom - 9)) for point in points]
     texts = [_text(point, roomy=axes.frame.right > _ROOMY) for point in points]
     labels = _labels(points, spots, texts, axes)
     return tuple(
         Mark(
             *spots[i],
-            kind="chosen" if point.candidate.chosen else "reference" if point is held else "other",
+            kind="chosen" if point.chosen else "reference" if point is held else "other",
             beyond=held is not None and point.score < held.score - max_drop,
             deep=point.score < axes.y.low,
             lines=texts[i],
@@ -174,18 +161,16 @@ def _marks(points: Sequence[_Point], held: _Point | None, max_drop: float, axes:
     )
 
 
-def _text(point: _Point, *, roomy: bool) -> tuple[str, ...]:
-    """The candidate's name and, where there is room, its numbers."""
-    name = words.candidate_name(point.candidate.name)
-    score = words.percent(point.score) if point.score == point.candidate.agreement else words.points(point.score)
-    return (name, f"{words.ms(point.ms)} · {score}") if roomy else (name,)
+def _text(point: Dot, *, roomy: bool) -> tuple[str, ...]:
+    """The engine's name and, where there is room, its numbers."""
+    return (point.name, f"{words.ms(point.ms)} · {point.score_text}") if roomy else (point.name,)
 
 
 def _labels(
-    points: Sequence[_Point], spots: list[tuple[float, float]], texts: list[tuple[str, ...]], axes: _Axes
+    points: Sequence[Dot], spots: list[tuple[float, float]], texts: list[tuple[str, ...]], axes: _Axes
 ) -> dict[int, Label]:
     """Label of each point; the chosen one picks its place first."""
-    order = sorted(range(len(points)), key=lambda index: not points[index].candidate.chosen)
+    order = sorted(range(len(points)), key=lambda index: not points[index].chosen)
     heights = [height for height in (axes.reference_y, axes.limit_y) if height is not None]
     lines = [Box(axes.frame.left, height - 1, axes.frame.right, height + 1) for height in heights]
     if axes.limit_y is not None:  # where the limit's own name is written

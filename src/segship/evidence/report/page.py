@@ -15,10 +15,13 @@ from segship.core.graph import PassRecord
 from segship.draw import palette
 from segship.evidence.records import Candidate, ClassScore, Deployment, Timing
 from segship.evidence.report import tables, words
+from segship.evidence.report.calibration import calibration_table
 from segship.evidence.report.chart import chart
 from segship.evidence.report.outcome import Outcome, outcome
 from segship.evidence.report.pictures import ExamplePicture, css, examples, legend
+from segship.evidence.report.plots import candidates_plot
 from segship.evidence.report.sensitivity import search_table
+from segship.evidence.report.spent import spent_tables
 
 _OPEN_CLASSES = 16
 """Classes shown before the rest is folded away."""
@@ -36,14 +39,14 @@ def render(
     ``manifest`` None: no engine was delivered. ``engine``: the path to write in the commands at the end.
     The same values give the same text.
     """
-    result = outcome(deployment)
+    result, plot = outcome(deployment), candidates_plot(deployment)
     environment = _environment()
     return environment.get_template("page.html").render(
         deployment=deployment,
         task=words.of_task(deployment.task),
         manifest=manifest,
         outcome=result,
-        charts=[("wide", chart(deployment, 840, 430)), ("narrow", chart(deployment, 380, 400))],
+        charts=[("wide", chart(plot, 840, 430)), ("narrow", chart(plot, 380, 400))],
         candidates=tables.candidate_rows(deployment),
         classes=tables.class_rows(_class_scores(result), _class_colors(manifest), deployment.max_drop),
         open_classes=_OPEN_CLASSES,
@@ -51,7 +54,9 @@ def render(
         verdicts=[(verdict, list(tables.guard_rows(verdict))) for verdict in (result.subject.verdicts if result.subject else ())],
         examples=examples(pictures, result.subject_name),
         legend=legend(pictures),
-        searches=[search_table(found) for found in deployment.searches],
+        calibration=calibration_table(deployment.calibration) if deployment.calibration else None,
+        searches=[search_table(found, deployment) for found in deployment.searches],
+        spent=spent_tables(deployment),
         precision=tables.precision_rows(manifest.built.precision) if manifest else [],
         stages=_stages(manifest),
         machine=_machine(deployment, result),

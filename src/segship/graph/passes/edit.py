@@ -27,6 +27,15 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
     return value.const_value.numpy() if value is not None and value.const_value is not None else None
 
 
+def fixed_values(graph: ir.Graph) -> set[ir.Value]:
+    """Every value that no image decides, but at most its size: initializers, shapes, and all that is computed of nothing else."""
+    fixed = set(graph.initializers.values())
+    for node in graph:
+        if node.op_type == "Shape" or all(value is None or value in fixed for value in node.inputs):
+            fixed.update(node.outputs)
+    return fixed
+
+
 def module_path(node: ir.Node) -> str:
     """PyTorch module path that the node came from; empty where it is not known."""
     return node.metadata_props.get(MODULE_PATH, "")
@@ -65,8 +74,8 @@ def drop_unused_constants(graph: ir.Graph) -> None:
             del graph.initializers[name]
 
 
-def reaches(node: ir.Node, kinds: Collection[str]) -> bool:
-    """Whether a node of one of ``kinds`` uses, directly or not, what ``node`` computes."""
+def reaches(node: ir.Node, kinds: Collection[str], without: Collection[str] = ()) -> bool:
+    """Whether a node of one of ``kinds`` uses, directly or not, what ``node`` computes; not by way of nodes of ``without``."""
     seen: set[ir.Node] = set()
     waiting = list(node.successors())
     while waiting:
@@ -75,5 +84,5 @@ def reaches(node: ir.Node, kinds: Collection[str]) -> bool:
             return True
         if current not in seen:
             seen.add(current)
-            waiting.extend(current.successors())
+            waiting.extend(() if current.op_type in without else current.successors())
     return False

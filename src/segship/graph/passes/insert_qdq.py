@@ -9,6 +9,7 @@ keeps its own scale. ``legalise`` takes away what a backend does not need, or ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +19,15 @@ from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
 from segship.core.precision import PrecisionPlan
 from segship.graph.histogram import Range
-from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, module_path, new_node, place
+from segship.graph.passes.edit import (
+    constant,
+    constant_of,
+    drop_unused_constants,
+    fixed_values,
+    module_path,
+    new_node,
+    place,
+)
 
 NAME = "insert_qdq"
 
@@ -32,14 +41,14 @@ _BIAS_LEVELS = 2.0**30  # of int32's 2**31: leaves room for the sum that the bia
 
 def tensors_to_quantise(graph: Graph, plan: PrecisionPlan) -> tuple[str, ...]:
     """Names of the activations that ``insert_qdq`` will put a pair on, and therefore needs ranges of; in graph order."""
-    chosen = _chosen_values(graph.ir.graph, _chosen_nodes(graph.ir.graph, plan))
+    chosen = _chosen_values(graph.ir.graph, chosen_nodes(graph.ir.graph, plan))
     order = [*graph.ir.graph.inputs, *(value for node in graph.ir.graph for value in node.outputs)]
     return tuple(value.name or "" for value in order if value in chosen)
 
 
 def quantisable_layers(graph: Graph, plan: PrecisionPlan) -> tuple[str, ...]:
     """Where ``plan`` puts INT8: the places of its nodes, in graph order."""
-    return tuple(dict.fromkeys(place(node) for node in _chosen_nodes(graph.ir.graph, plan)))
+    return tuple(dict.fromkeys(place(node) for node in chosen_nodes(graph.ir.graph, plan)))
 
 
 def insert_qdq(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan) -> Graph:
@@ -49,29 +58,31 @@ def insert_qdq(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan) -
     ``ranges`` holds one range for each of :func:`tensors_to_quantise`. Raises :class:`BuildFailed` when one is missing.
     """
     model = graph.ir.clone()
-    nodes = _chosen_nodes(model.graph, plan)
+    nodes = chosen_nodes(model.graph, plan)
     values = _chosen_values(model.graph, nodes)
     missing = sorted(value.name or "" for value in values if value.name not in ranges)
     if missing:
         raise BuildFailed(
             f"{len(missing)} tensors have no calibrated range (the first: {missing[0]}): calibrate this graph again"
         )
-    sources = [_source(node.inputs[0]) for node in nodes]
+    sources = [source(node.inputs[0]) for node in nodes]
     scales = {value: _insert_pair(model.graph, value, ranges[value.name or ""]) for value in values}
-    for node, source in zip(nodes, sources, strict=True):
-        _quantise_weight(model.graph, node, scales[source] if source is not None else 1.0)
+    for node, origin in zip(nodes, sources, strict=True):
+        _quantise_weight(model.graph, node, scales[origin] if origin is not None else 1.0)
     drop_unused_constants(model.graph)
     options = {"nodes": str(len(nodes)), "tensors": str(len(values))}
     return graph.after(model, PassRecord(NAME, "precision", options, changed=bool(nodes)), plan=plan)
 
 
-def _chosen_nodes(graph: ir.Graph, plan: PrecisionPlan) -> list[ir.Node]:
+def chosen_nodes(graph: ir.Graph, plan: PrecisionPlan) -> list[ir.Node]:
+    """The nodes that ``plan`` gives to INT8, and that have constant weights, in graph order."""
+    fixed = fixed_values(graph)
     return [
         node
         for node in graph
         if node.op_type in WEIGHTED_OPS
         and constant_of(node.inputs[1]) is not None
-        and constant_of(_source(node.inputs[0])) is None  # a map of coordinates: computed once, nothing to gain
+        and node.inputs[0] not in fixed  # a map of coordinates is computed once, in float: nothing to gain, much to lose
         and plan.precision_of(place(node), node.op_type) == "int8"
     ]
 
@@ -89,18 +100,18 @@ def _chosen_values(graph: ir.Graph, nodes: Iterable[ir.Node]) -> dict[ir.Value, 
 
 def _choose(value: ir.Value | None, chosen: dict[ir.Value, None]) -> None:
     """Choose the tensor whose values ``value`` holds; with a Concat also its inputs, or it could not run in INT8."""
-    source = _source(value)
-    if source is None or source in chosen or constant_of(source) is not None:
+    origin = source(value)
+    if origin is None or origin in chosen or constant_of(origin) is not None:
         return
-    chosen[source] = None
-    producer = source.producer()
+    chosen[origin] = None
+    producer = origin.producer()
     if producer is not None and producer.op_type == "Concat":
         for part in producer.inputs:
             _choose(part, chosen)
 
 
-def _source(value: ir.Value | None) -> ir.Value | None:
-    """Where the values come from: back through operators that only move or pick them."""
+def source(value: ir.Value | None) -> ir.Value | None:
+    """The tensor that holds a range for ``value``: back through operators that only move or pick them."""
     while value is not None and (producer := value.producer()) is not None and producer.op_type in SAME_VALUES:
         value = producer.inputs[0]
     return value
@@ -149,27 +160,48 @@ def _insert_pair(graph: ir.Graph, value: ir.Value, bounds: Range) -> float:
     return float(scale)
 
 
-def _quantise_weight(graph: ir.Graph, node: ir.Node, input_scale: float) -> None:
-    """Replace the weight by INT8 content and a DequantizeLinear with one scale per output channel."""
+class QuantisedWeight(NamedTuple):
+    """A weight as INT8 holds it: ``content``, and one scale for each output channel, which are on ``axis``."""
+
+    content: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    axis: int
+
+    def dequantised(self) -> NDArray[np.float32]:
+        """What the integer kernel multiplies with, as float32."""
+        return np.asarray(self.content * self.scale.reshape(_along(self.axis, self.content.ndim)), np.float32)
+
+
+def quantised_weight(node: ir.Node, input_scale: float) -> QuantisedWeight:
+    """The constant weight of ``node`` in INT8; ``input_scale`` is that of the activation it is multiplied with."""
     weight = constant_of(node.inputs[1])
     assert weight is not None
     axis = _output_channel_axis(node, weight)
     bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
     scale = weight_scale(weight, axis, bias, input_scale)
-    shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
-    content = np.clip(np.rint(weight / scale.reshape(shape)), -_WEIGHT_LEVELS, _WEIGHT_LEVELS).astype(np.int8)
+    steps = np.rint(weight / scale.reshape(_along(axis, weight.ndim)))
+    return QuantisedWeight(np.clip(steps, -_WEIGHT_LEVELS, _WEIGHT_LEVELS).astype(np.int8), scale, axis)
+
+
+def _along(axis: int, rank: int) -> list[int]:
+    return [-1 if index == axis else 1 for index in range(rank)]
+
+
+def _quantise_weight(graph: ir.Graph, node: ir.Node, input_scale: float) -> None:
+    """Replace the weight by INT8 content and a DequantizeLinear with one scale per output channel."""
+    weight = quantised_weight(node, input_scale)
     inputs = [
-        constant(graph, f"{node.name}/weight", content),
-        constant(graph, f"{node.name}/weight/scale", scale),
-        constant(graph, f"{node.name}/weight/zero_point", np.zeros(scale.shape, np.int8)),
+        constant(graph, f"{node.name}/weight", weight.content),
+        constant(graph, f"{node.name}/weight/scale", weight.scale),
+        constant(graph, f"{node.name}/weight/zero_point", np.zeros(weight.scale.shape, np.int8)),
     ]
     up = new_node(
         "DequantizeLinear",
         inputs,
         f"{node.name}/weight/dequantised",
         dtype=ir.DataType.FLOAT,
-        shape=weight.shape,
-        attributes={"axis": axis},
+        shape=weight.content.shape,
+        attributes={"axis": weight.axis},
         path=module_path(node),
     )
     graph.insert_before(node, up)

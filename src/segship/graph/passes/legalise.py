@@ -10,7 +10,9 @@ from segship.core.backend import Traits
 from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
 from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, new_node
+from segship.graph.passes.group_norm import group_norm_by_channels
 from segship.graph.passes.insert_qdq import SAME_VALUES
+from segship.graph.passes.joined_sides import join_sides_channels_last
 from segship.graph.passes.upsample_as_conv import makes_blocks, upsample_as_conv
 
 NAME = "legalise"
@@ -30,6 +32,8 @@ def legalise(graph: Graph, traits: Traits) -> Graph:
         "pairs_dropped": _drop_useless_pairs(model.graph, traits),
         "made_symmetric": _make_symmetric(model.graph) if traits.activations == "symmetric" else 0,
         "upsampled_by_conv": _upsample_by_conv(model.graph, traits),
+        "norms_by_channels": group_norm_by_channels(model.graph) if traits.channels_last else 0,
+        "sides_joined_last": join_sides_channels_last(model.graph) if traits.channels_last else 0,
         "argmax_as_topk": _argmax_as_topk(model.graph) if traits.argmax == "TopK" else 0,
     }
     drop_unused_constants(model.graph)

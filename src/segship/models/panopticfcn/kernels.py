@@ -132,7 +132,8 @@ class Masks(nn.Module):
 
     From features (n, d, h, w), fused kernels (n, m, d), their centre scores (n, m) and classes (n, m) to probabilities
     (n, k, h, w), scores and classes (n, k) of the best ``top`` = k, best first, and how many of them score ``least`` (n,).
-    A score is the centre's times the mean probability inside the mask.
+    A score is the centre's times the mean probability inside the mask. Masks beyond that number mean nothing: only the rows
+    that hold an object in some image of the batch are drawn, and the first, so that no runtime meets a product of nothing.
     """
 
     def __init__(self, top: int, inside: float, least: float) -> None:
@@ -140,11 +141,14 @@ class Masks(nn.Module):
         self.top, self.inside, self.least = top, inside, least
 
     def forward(self, features: Tensor, kernels: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
-        n, m = scores.shape
-        share = torch.sigmoid(kernels @ features.flatten(2))
+        real = scores > 0
+        drawn = torch.cat([torch.ones_like(real[0, :1]), real[:, 1:].any(0)])
+        rows, place = drawn.nonzero()[:, 0], drawn.long().cumsum(0) - 1  # place: of every row among the drawn ones
+        share = torch.sigmoid(kernels.index_select(1, rows) @ features.flatten(2))
         inside = (share > self.inside).to(share.dtype)
-        scores = scores * (share * inside).sum(2) / (inside.sum(2) + 1e-6)  # 1e-6: the official guard against empty masks
-        scores, order = torch.topk(scores, self.top)
-        rows = (order + torch.arange(n, device=order.device)[:, None] * m).flatten()  # whole rows: a copy, no index per pixel
-        best = share.flatten(0, 1).index_select(0, rows).reshape(n, self.top, *features.shape[2:])
+        quality = (share * inside).sum(2) / (inside.sum(2) + 1e-6)  # 1e-6: the official guard against empty masks
+        scores, order = torch.topk(scores * quality.index_select(1, place), self.top)
+        first = torch.arange(share.shape[0], device=order.device)[:, None] * share.shape[1]
+        whole = (place[order] + first).flatten()  # whole rows: a copy, no index per pixel
+        best = share.flatten(0, 1).index_select(0, whole).reshape(share.shape[0], self.top, *features.shape[2:])
         return best, scores, classes.gather(1, order), (scores >= self.least).sum(1)

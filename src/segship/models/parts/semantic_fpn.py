@@ -15,6 +15,8 @@ from segship.models.parts.layers import ConvNorm, Upsample2, group_norm
 class SemanticFPN(nn.Module):
     """P2 ... P5 to their sum (n, channels, h / 4, w / 4): each level is convolved and doubled until it has P2's size.
 
+    Officially each level is doubled to the end, then all are added; the last doubling is the same linear map for all, so it
+    follows the sum of the coarser levels, once instead of three times.
     Needs levels whose sizes are exact halves: the network input must be a multiple of 32.
     """
 
@@ -24,12 +26,15 @@ class SemanticFPN(nn.Module):
             steps: list[nn.Module] = []
             for step in range(max(1, level - 2)):
                 steps.append(ConvNorm(c_in if step == 0 else channels, channels, 3, norm=group_norm, relu=True))
-                if level > 2:
+                if step < level - 3:
                     steps.append(Upsample2())
             self.add_module(f"p{level}", nn.Sequential(*steps))
+        self.upsample = Upsample2()
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        total: Tensor = self.get_submodule("p2")(levels[0])
-        for level in (3, 4, 5):
-            total = total + self.get_submodule(f"p{level}")(levels[level - 2])
+        coarse: Tensor = self.get_submodule("p3")(levels[1])
+        for level in (4, 5):
+            coarse = coarse + self.get_submodule(f"p{level}")(levels[level - 2])
+        fine: Tensor = self.get_submodule("p2")(levels[0])
+        total: Tensor = fine + self.upsample(coarse)
         return total
