@@ -19,7 +19,8 @@ from segship.datasets import for_model, open_dataset
 from segship.datasets.dataset import strided
 from segship.demo import ALL, Model
 from segship.evidence.verify import DROP
-from segship.graph.calibrate import Ranges
+from segship.graph.calibrate import Calibration
+from segship.graph.histogram import Range
 from segship.graph.inner_sums import tensors_for_half, with_inner_sums
 from segship.graph.passes.to_half import to_half
 from segship.graph.plan import half_plan, int8_plan
@@ -27,7 +28,7 @@ from segship.graph.recipe import written
 from segship.graph.typed import rounded
 from segship.half import observed_plan
 from segship.judging import Judge
-from segship.observing import calibration_of
+from segship.observing import on_images
 from segship.pipeline import ModelPredictor
 from segship.predictor import Predictor
 from segship.quantiser import Quantiser
@@ -75,8 +76,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.glob("*.jpg"))
 
 
-def ranges_of(model: ModelPredictor, graph: Graph, images: list[Path], cache: Path) -> Ranges:
-    return calibration_of(model, with_inner_sums(graph), tensors_for_half(graph), images, cache=cache).run(method="minmax")
+def ranges_of(model: ModelPredictor, graph: Graph, images: list[Path], cache: Path) -> dict[str, Range]:
+    observed = with_inner_sums(graph)
+    calibration = Calibration(graph=observed, tensors=tensors_for_half(graph), **on_images(model, observed, images, cache=cache))
+    return calibration.run(method="minmax").tensors
 
 
 def agreement(model: ModelPredictor, graph: Graph, images: list[Path]) -> float:
@@ -98,14 +101,14 @@ def test_planted_overflow_is_found_on_images_and_cured_with_few_layers_in_float3
 ) -> None:
     loaded, graph = small(model)
     shown, judged = scenes[:3], scenes[3:]
-    before = ranges_of(loaded, graph, shown, tmp_path).tensors
+    before = ranges_of(loaded, graph, shown, tmp_path)
     possible = [link for link in links(graph) if link.result in before]
     link = possible[len(possible) // 2]
     size = max(-before[link.result].low, before[link.result].high)
     planted = scaled(graph, link, REACHES / size)
     assert agreement(loaded, planted, judged) > 0.99  # the same function: float32 rounds otherwise, nothing else
     assert agreement(loaded, to_half(planted, PrecisionPlan("fp16")), judged) < AGREEMENT
-    plan = half_plan(planted, ranges_of(loaded, planted, shown, tmp_path).tensors)
+    plan = half_plan(planted, ranges_of(loaded, planted, shown, tmp_path))
     cured = to_half(planted, plan)
     check_types(cured)
     assert agreement(loaded, cured, judged) >= AGREEMENT
