@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 
+from segship.core.errors import BuildFailed
 from segship.core.graph import Graph
 from segship.core.precision import Keep, PrecisionPlan
 from segship.graph.inner_sums import tensors_for_half, with_inner_sums
@@ -125,3 +127,5 @@ def test_a_mean_a_norm_and_every_normalisation_show_their_sums() -> None:
     assert ranges["two/GroupNormalization/sum_of_squares/out"].high > 0
     assert {"pool/GlobalAveragePool/sum/out"} < set(ranges)
     assert not half_plan(graph, ranges).keep
+    with pytest.raises(BuildFailed, match="no observed range"):
+        half_plan(graph, {})
