@@ -37,11 +37,19 @@ def plan_on_folder(
     ``image_size``: the size that ``graph`` was made for, if one. Raises :class:`BadDataset` for a folder without images, and for
     images of another size.
     """
+    return observed_plan(model, graph, images_in(data, model, image_size), precision, progress=progress)
+
+
+def images_in(data: Path, model: ModelPredictor, image_size: Size | None) -> list[Path]:
+    """At most ``AT_MOST_IMAGES`` of a folder, evenly strided, all of ``image_size`` if it is one.
+
+    Raises :class:`BadDataset` for a folder without images, and for images of another size.
+    """
     samples = open_dataset(data, model.spec.task).samples
     images = [samples[index].image for index in strided(range(len(samples)), min(AT_MOST_IMAGES, len(samples)))]
     for image in images:
         _check_size(image, model.size_of(image), image_size)
-    return observed_plan(model, graph, images, precision, progress=progress)
+    return images
 
 
 def _check_size(image: Path, found: Size, wanted: Size | None) -> None:

@@ -172,7 +172,8 @@ def with_plan(graph: Graph, plan: PrecisionPlan) -> Graph:
     check_plan(graph, plan)
     if "int8" in plan.precisions:
         raise BadArgument(
-            "a plan with INT8 needs images to learn ranges from, and none are given here: use segship deploy --plan"
+            "a plan with INT8 needs images to learn ranges from, and none are given here: add --data to segship export, "
+            "or use segship deploy --plan"
         )
     return written(graph, plan)
 

@@ -22,7 +22,7 @@ from segship.graph.passes.correct_bias import has_biases, mean_error_graph
 from segship.graph.passes.insert_qdq import tensors_to_quantise
 from segship.graph.passes.smooth import tensors_to_smooth
 from segship.graph.plan import int8_plan
-from segship.graph.recipe import legalised, quantised, smoothed
+from segship.graph.recipe import legalised, smoothed, written
 from segship.observing import OnImages, on_images
 from segship.pipeline import ModelPredictor
 
@@ -87,10 +87,14 @@ class Quantiser:
 
     def quantised(self, traits: Traits, plan: PrecisionPlan | None = None, recipe: Recipe | None = None) -> Graph:
         """The INT8 graph for a backend of these traits, by its own plan or another."""
+        return legalised(self.written(plan or self.plan(traits), recipe), traits)
+
+    def written(self, plan: PrecisionPlan, recipe: Recipe | None = None) -> Graph:
+        """The graph with a plan that has INT8 written into it, not yet in the form that one backend wants."""
         recipe = recipe or self.recipe
         ranges = self.calibrate(recipe).tensors
         errors = self._mean_errors(recipe) if recipe.correct_bias else None
-        return quantised(self._float_graph(smooth=recipe.smooth), ranges, plan or self.plan(traits), traits, errors)
+        return written(self._float_graph(smooth=recipe.smooth), plan, ranges, errors)
 
     def plain(self, traits: Traits) -> Graph:
         """The FP32 graph for a backend of these traits."""

@@ -119,8 +119,8 @@ def test_image_sizes_may_be_free_and_json_tells_the_exceptions(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--data", "{scenes}"), "is for --precision fp16 or bf16"),
-        (("--data", "{scenes}", "--precision", "fp32"), "is for --precision fp16 or bf16"),
+        (("--data", "{scenes}"), "is for --precision fp16 or bf16 or a --plan with INT8"),
+        (("--data", "{scenes}", "--precision", "fp32"), "is for --precision fp16 or bf16 or a --plan with INT8"),
         (("--data", "{scenes}", "--precision", "fp16", "--image-size", "32x32"), "made for 32 x 32"),
         (("--data", "{empty}", "--precision", "fp16"), "{empty}"),
     ],

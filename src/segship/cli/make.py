@@ -147,7 +147,10 @@ def _number(value: float | None, digits: int) -> str:
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Folder of images that show which layers fp16 or bf16 cannot hold: these stay fp32.",
+    help="Folder of images that show which layers fp16 or bf16 cannot hold (these stay fp32), or the ranges of a plan with int8.",
+)
+@click.option(
+    "--plan-output", type=click.Path(path_type=Path), help="Where the plan goes; default with --precision: NAME.plan.toml beside."
 )
 @options.facts
 @options.as_json
@@ -159,6 +162,7 @@ def export(
     precision: Any,
     plan: Path | None,
     data: Path | None,
+    plan_output: Path | None,
     facts: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -167,23 +171,28 @@ def export(
     from segship.core.plan_file import write_plan
     from segship.core.precision import in_words
     from segship.half import plan_on_folder
+    from segship.lowering import with_int8
     from segship.pipeline import export as run
     from segship.pipeline import load_model, with_plan
 
     asked, size, is_half = _plan(precision, plan), _size(image_size), precision in ("fp16", "bf16")
-    if data is not None and not is_half:
+    is_integer = "int8" in asked.precisions
+    if data is not None and not is_half and not is_integer:
         raise BadArgument(
-            f"--data {data} is for --precision fp16 or bf16, whose ranges it shows, and {in_words(asked)} is asked: add one of "
-            "these, or leave --data out (INT8 needs segship deploy)"
+            f"--data {data} is for --precision fp16 or bf16 or a --plan with INT8, whose ranges it shows, and {in_words(asked)} "
+            "is asked: add one of these, or leave --data out"
         )
     model = load_model(checkpoint, **options.parsed_facts(facts))
     graph = run(model, image_size=size, output="logits" if logits else None)
-    if data is not None:
-        with Console() as progress:
+    with Console() as progress:
+        if data is not None and is_half:
             asked = plan_on_folder(model, graph, data, precision, image_size=size, progress=progress)
-    graph = with_plan(graph, asked)
+        if data is not None and is_integer:
+            graph = with_int8(model, graph, asked, data, image_size=size, progress=progress)
+        else:
+            graph = with_plan(graph, asked)
     write_atomically(output, graph.to_bytes())
-    beside = output.with_suffix(".plan.toml") if data is not None else None
+    beside = plan_output or (output.with_suffix(".plan.toml") if data is not None and is_half else None)
     if beside is not None:
         write_plan(asked, beside)
     notes = [NOT_LOOKED_FOR] if is_half and data is None else []

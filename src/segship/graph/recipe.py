@@ -81,17 +81,6 @@ def written(
     return apply_steps(graph, steps)
 
 
-def quantised(
-    graph: Graph,
-    ranges: Mapping[str, Range],
-    plan: PrecisionPlan,
-    traits: Traits,
-    errors: Mapping[str, NDArray[np.float64]] | None = None,
-) -> Graph:
-    """An optimised graph with ``plan`` written into it, in the form that a backend of ``traits`` runs it."""
-    return legalised(written(graph, plan, ranges, errors), traits)
-
-
 def legalised(graph: Graph, traits: Traits) -> Graph:
     """An optimised graph in the form that a backend of ``traits`` runs it best, in the precision that it has."""
     return apply_steps(graph, (Step("legalise", "legalise", lambda each: legalise(each, traits)),))

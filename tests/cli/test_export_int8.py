@@ -1,0 +1,79 @@
+"""``segship export --plan --data``: a plan with INT8 becomes a graph for any machine, its ranges seen on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+
+from cli.test_precision import FACTS, run
+from segship.core.plan_file import read_plan, write_plan
+from segship.core.precision import Keep, PrecisionPlan
+from segship.pipeline import load_model
+
+PLAN = PrecisionPlan("int8", (Keep("outc.*", "fp16", "gives the logits"),), rest="fp16")
+
+
+def weights(file: Path) -> dict[int, int]:
+    """How many constants of more than one dimension a file has, by type."""
+    kinds = [tensor.data_type for tensor in onnx.load(file).graph.initializer if len(tensor.dims) > 1]
+    return {kind: kinds.count(kind) for kind in set(kinds)}
+
+
+def logits(file: Path, image: np.ndarray) -> np.ndarray:
+    """As the file is written: ONNX Runtime's fusions for CPUs know no float16 scales and would refuse it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(["logits"], {"image": image})[0], np.float32)
+
+
+@pytest.mark.parametrize("recipe", [None, "percentile + bias"])
+def test_int8_beside_half_precision(recipe: str | None, scene_checkpoint: Path, scenes: Path, tmp_path: Path) -> None:
+    write_plan(msgspec.structs.replace(PLAN, recipe=recipe), tmp_path / "plan.toml")
+    words = ("export", scene_checkpoint, *FACTS, "--logits")
+    by_plan = ("--plan", tmp_path / "plan.toml", "--data", scenes, "--plan-output", tmp_path / "kept.toml")
+    assert run(*words, "-o", tmp_path / "float.onnx") == 0
+    assert run(*words, *by_plan, "-o", tmp_path / "int8.onnx") == 0
+    assert read_plan(tmp_path / "kept.toml") == read_plan(tmp_path / "plan.toml")
+    found = weights(tmp_path / "int8.onnx")
+    assert found[onnx.TensorProto.FLOAT16] == 1  # the last convolution's
+    assert found[onnx.TensorProto.INT8] == sum(weights(tmp_path / "float.onnx").values()) - 1
+    image = load_model(scene_checkpoint, scale=1.0).prepare(sorted(scenes.glob("*.jpg"))[0]).tensor
+    expected, got = (logits(tmp_path / name, image) for name in ("float.onnx", "int8.onnx"))
+    assert 0 < np.abs(got - expected).std() < 0.1 * expected.std()  # 8 bits: a wrong scale or a missing range costs tenfold
+
+
+@pytest.mark.parametrize(
+    ("plan", "words", "expected"),
+    [
+        (PLAN, ("--image-size", "32x32", "--data", "{scenes}"), "made for 32 x 32"),
+        (PLAN, ("--data", "{scenes}/none"), "no folder at"),
+        (msgspec.structs.replace(PLAN, recipe="guess"), ("--data", "{scenes}"), "is no recipe for INT8"),
+        (PrecisionPlan("int8", (Keep("encoder.*", "fp32", "a test"),)), ("--data", "{scenes}"), "covers nothing"),
+        (PrecisionPlan("fp16"), ("--data", "{scenes}"), "a --plan with INT8"),
+        (PLAN, (), "add --data"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(
+    plan: PrecisionPlan,
+    words: tuple[str, ...],
+    expected: str,
+    tiny_checkpoint: Path,
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_plan(plan, tmp_path / "plan.toml")
+    filled = [word.format(scenes=scenes) for word in words]
+    by_plan = ("--plan", tmp_path / "plan.toml", "--plan-output", tmp_path / "kept.toml")
+    assert run("export", tiny_checkpoint, "--fact", "scale=1.0", *by_plan, *filled, "-o", tmp_path / "a.onnx") == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "Traceback" not in said
+    assert [each.name for each in tmp_path.iterdir()] == ["plan.toml"]
