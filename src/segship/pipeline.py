@@ -110,6 +110,8 @@ def export(
         raise BadArgument(
             f"a label map is the answer of a semantic model, {spec.variant} is for the task {spec.task}: leave it out"
         )
+    if spec.task != "instance" and output == "instances":
+        raise BadArgument(f"full masks are of detections, {spec.variant} is for the task {spec.task}: leave them out")
     if spec.slide is not None and output == "labels":
         raise BadArgument(
             "a sliding-window model adds up the logits of its windows, so it cannot give labels: choose output logits"

@@ -244,6 +244,12 @@ def test_unknown_fact_suggests_the_right_one(tiny_checkpoint: Path, tmp_path: Pa
     assert "did you mean 'scale'" in sentence(capsys)
 
 
+def test_full_masks_of_a_label_map_are_refused(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("export", tiny_checkpoint, "--full-masks", "-o", tmp_path / "out.onnx") == 2
+    assert "full masks are of detections" in sentence(capsys)
+    assert not leftovers(tmp_path)
+
+
 def test_fp16_on_a_processor_is_refused(
     tiny_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from golden.weights import state_dict
 
 CASES = Path(__file__).parent / "cases"
 """The copy in the repository."""
+NAMED = os.environ.get("SEGSHIP_GOLDEN")
+"""A directory of all official results; the copy serves where none is named."""
 
 _NUMBER = r"([\d.]+(?:e-?\d+)?)"
 _IMAGENET_MEAN, _IMAGENET_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -107,6 +111,11 @@ class Case:
     def facts(self) -> dict[str, Any]:
         """Facts that this case states beside the file: those in which it differs from the published configuration."""
         return _FACTS[self.family](self.model)
+
+
+def of_engines(test: Any) -> Any:
+    """A decorator. Exporting a ResNet-50 takes long: by default, engines of small networks are run instead, in tests/pipeline."""
+    return test if NAMED else pytest.mark.slow(test)
 
 
 def cases(root: Path, *families: str) -> Iterator[Case]:

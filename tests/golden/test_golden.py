@@ -5,7 +5,6 @@ The cases are those below the directory that the environment variable SEGSHIP_GO
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ import numpy as np
 import pytest
 
 import segship
-from golden.case import CASES, Case, cases
+from golden.case import CASES, NAMED, Case, cases
 from golden.compare import STAGES, recorded, wrong_input, wrong_labels, wrong_resizes, wrong_stages, wrong_windows
 
 BACKENDS = ("onnxruntime", "openvino")
-NAMED = os.environ.get("SEGSHIP_GOLDEN")
 FOUND = tuple(cases(Path(NAMED or CASES), *STAGES))
 
 

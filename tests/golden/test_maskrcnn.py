@@ -5,7 +5,6 @@ The cases are those below the directory that the environment variable SEGSHIP_GO
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import pytest
 import torch
 
 import segship
-from golden.case import CASES
+from golden.case import CASES, NAMED, of_engines
 from golden.maskrcnn_case import (
     MaskRCNNCase,
     cases,
@@ -35,14 +34,11 @@ from segship.models.checkpoint import Checkpoint
 from segship.tasks.matching import agreement
 
 BACKENDS = ("onnxruntime", "openvino")
-NAMED = os.environ.get("SEGSHIP_GOLDEN")
 FOUND = tuple(cases(Path(NAMED or CASES)))
 SMALLEST = tuple({case.is_mmdetection: case for case in sorted(FOUND, key=lambda case: -case.image.size)}.values())
 """One case of each code base."""
 EXPORTED = FOUND if NAMED else SMALLEST
 """Exporting takes long: without a named directory, one case of each code base has its graph run."""
-ENGINES = pytest.mark.usefixtures() if NAMED else pytest.mark.slow
-"""Exporting a ResNet-50 takes long: the default tests run engines of the small networks in tests/pipeline instead."""
 
 
 @dataclass
@@ -113,7 +109,7 @@ def exported(loaded: Loaded) -> Any:
     return segship.export(loaded.model, image_size=loaded.case.image.shape[:2])
 
 
-@ENGINES
+@of_engines
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loaded", EXPORTED, indirect=True, ids=lambda case: case.name)
 def test_engine(loaded: Loaded, exported: Any, backend: str) -> None:

@@ -5,7 +5,6 @@ The cases are those below the directory that the environment variable SEGSHIP_GO
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +16,17 @@ import pytest
 import torch
 
 import segship
-from golden.case import CASES, Case
+from golden.case import CASES, NAMED, Case, of_engines
 from golden.panopticfcn import cases, differing, facts, recorded, wrong_maps
 from golden.panopticfcn_decisions import wrong_instance_ids, wrong_panoptic, wrong_parts, wrong_stuff, wrong_things
 from golden.weights import state_dict
 from segship.core.graph import Graph
 
 BACKENDS = ("onnxruntime", "openvino")
-NAMED = os.environ.get("SEGSHIP_GOLDEN")
 FOUND = cases(Path(NAMED or CASES))
 ONE_OF_EACH = list({case.model["position_head"]["deform"]: case for case in reversed(FOUND)}.values())[::-1]
 EXPORTED = FOUND if NAMED else ONE_OF_EACH
 """Exporting takes long: without a named directory, one case with and one without deformable convolutions is exported."""
-ENGINES = pytest.mark.usefixtures() if NAMED else pytest.mark.slow
-"""Exporting a ResNet-50 takes long: the default tests run engines of the small networks in tests/pipeline instead."""
 
 FREE_SIZES = [pytest.param(case, marks=() if NAMED else pytest.mark.slow) for case in ONE_OF_EACH]
 
@@ -146,7 +142,7 @@ def assert_nothing(predictor: Any, image: np.ndarray) -> None:
         assert not found.ids.any()
 
 
-@ENGINES
+@of_engines
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loaded", EXPORTED, indirect=True, ids=lambda case: case.name)
 def test_engine(loaded: Loaded, exported: Graph, backend: str) -> None:
@@ -155,7 +151,7 @@ def test_engine(loaded: Loaded, exported: Graph, backend: str) -> None:
         assert batch_faults(engine, loaded.case.image) == []
 
 
-@ENGINES
+@of_engines
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loaded", EXPORTED[:1], indirect=True, ids=lambda case: case.name)
 def test_engine_finds_nothing(loaded: Loaded, exported: Graph, backend: str) -> None:

@@ -5,7 +5,6 @@ The cases are those below the directory that the environment variable SEGSHIP_GO
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import torch
 from torch.nn import functional
 
 import segship
-from golden.case import CASES, Case, cases
+from golden.case import CASES, NAMED, Case, cases, of_engines
 from segship.core.spec import SemanticDecode
 from segship.graph.labels import label_map
 from segship.graph.recipe import optimise
@@ -28,13 +27,10 @@ from segship.models.pointrend import network
 from segship.tasks.semantic import in_frame
 
 BACKENDS = ("onnxruntime", "openvino")
-NAMED = os.environ.get("SEGSHIP_GOLDEN")
 FOUND = tuple(cases(Path(NAMED or CASES), "pointrend"))
 PADDED = next(case for case in cases(CASES, "pointrend") if case.model["sizes"]["resized_hw"] != case.model["sizes"]["padded_hw"])
 EXPORTED = FOUND if NAMED else (PADDED,)
 """Exporting takes long: without a named directory, one case has its graph run."""
-ENGINES = pytest.mark.usefixtures() if NAMED else pytest.mark.slow
-"""Exporting a ResNet-50 takes long: the default tests run engines of the small networks in tests/pipeline instead."""
 
 INPUT_LIMIT = 2e-5
 """Pixel minus mean, up to 152, in float32 here and there: one unit in the last place is 1.5e-5."""
@@ -230,14 +226,14 @@ def exported(loaded: Loaded) -> Any:
     return segship.export(loaded.model, image_size=loaded.case.labels.shape, output="logits")
 
 
-@ENGINES
+@of_engines
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loaded", EXPORTED, indirect=True, ids=lambda case: case.name)
 def test_engine(loaded: Loaded, exported: Any, backend: str) -> None:
     assert engine_faults(loaded, exported, backend) == []
 
 
-@ENGINES
+@of_engines
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loaded", EXPORTED, indirect=True, ids=lambda case: case.name)
 def test_engine_with_labels(loaded: Loaded, exported: Any, backend: str) -> None:

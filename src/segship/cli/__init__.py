@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import click
 
 from segship import __version__
-from segship.cli import diff, make, show, tune, use
+from segship.cli import diff, lower, make, show, tune, use
 from segship.core.errors import SegshipError
 
 _BUILD_PACKAGES = ("jinja2", "onnx", "onnx_ir", "onnxscript", "pycocotools", "safetensors", "torch")
@@ -31,7 +31,7 @@ def cli() -> None:
     """From a trained segmentation checkpoint to a fast engine, with proof that it is still right."""
 
 
-for _command in (*make.COMMANDS, *tune.COMMANDS, *use.COMMANDS, *diff.COMMANDS, *show.COMMANDS):
+for _command in (*make.COMMANDS, *lower.COMMANDS, *tune.COMMANDS, *use.COMMANDS, *diff.COMMANDS, *show.COMMANDS):
     cli.add_command(_command)
 
 

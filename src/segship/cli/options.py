@@ -44,6 +44,9 @@ budget = click.option(
 )
 calibration_images = click.option("--calibration-images", type=click.IntRange(1), default=64, show_default=True)
 evaluation_images = click.option("--evaluation-images", type=click.IntRange(1), default=100, show_default=True)
+full_masks = click.option(
+    "--full-masks", is_flag=True, help="Of instances: paste their masks at the image's size inside the network."
+)
 data = click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of images, with or without labels.")
 
 
