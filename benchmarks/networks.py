@@ -5,10 +5,12 @@ The published ones have random weights: speed does not depend on them, and thres
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from segship.core.spec import Size, Task
+from segship.models.panopticfcn.layout import official as official_panoptic_fcn
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Network:
     rounds: int = 9
     """Fewer where one run takes seconds."""
     asset: str | None = None
+    official: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    """From the module's state dict to that of the official file."""
 
 
 R50 = {
@@ -159,6 +163,7 @@ NETWORKS = (
         (400, 608),
         task="panoptic",
         wrapper="model",
+        official=official_panoptic_fcn,
         calibration=4,
         rounds=3,
     ),

@@ -96,7 +96,7 @@ def section(network: Network, folder: Path) -> str:
 def random_checkpoint(network: Network, folder: Path) -> Path:
     """A file with random weights, as the official code writes it."""
     torch.manual_seed(0)
-    state = build_module(network.family, network.hyperparameters).state_dict()
+    state = network.official(build_module(network.family, network.hyperparameters).state_dict())
     torch.save({network.wrapper: state} if network.wrapper else state, folder / "model.pth")
     return folder / "model.pth"
 

@@ -21,6 +21,8 @@ from segship.tasks.product import product
 Float = NDArray[np.float32]
 
 _STRIDE = 4
+_LARGE = 1 << 22
+"""Multiplications from which OpenCV's two resizes of the whole map are faster than the two products of its part."""
 
 
 @dataclass(frozen=True)
@@ -87,33 +89,42 @@ def thing_masks(masks: Float, threshold: float, frame: Frame) -> list[MaskCrop]:
         Axis.between(cells, content, image)
         for cells, content, image in zip(masks.shape[1:], frame.content, frame.image, strict=True)
     )
-    return [_in_image(mask, threshold, rows, columns) for mask in masks]
+    return [_in_image(mask, threshold, rows, columns, frame) for mask in masks]
 
 
-def _in_image(mask: Float, threshold: float, rows: Axis, columns: Axis) -> MaskCrop:
+def _in_image(mask: Float, threshold: float, rows: Axis, columns: Axis, frame: Frame) -> MaskCrop:
     """Bilinear values lie between those of their cells: above the threshold only where some cell is."""
     inside = mask > threshold
     y, x = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     if not len(y):
         return MaskCrop(0, 0, np.zeros((0, 0), bool))
     (down, cells_y), (across, cells_x) = rows.around(y[0], y[-1] + 1), columns.around(x[0], x[-1] + 1)
+    height, width, n_cells = down.stop - down.start, across.stop - across.start, mask[cells_y, cells_x].shape
+    if height * n_cells[1] * (n_cells[0] + width) > _LARGE:
+        return MaskCrop(down.start, across.start, _resized(mask, frame)[down, across] > threshold)
     tall = product(rows.weights[down, cells_y], mask[cells_y, cells_x])
     cells = product(tall, columns.weights[across, cells_x].T)
     return MaskCrop(down.start, across.start, cells > threshold)
 
 
-def stuff_labels(parts: Parts, frame: Frame) -> NDArray[np.uint16]:
-    """The most probable stuff class of each pixel of the image, (height, width); 0 where none is seen, or things."""
+def _resized(cells: Float, frame: Frame) -> Float:
+    """A map (h, w) enlarged, cut to the content, and resized to the image (height, width)."""
     import cv2  # costs 0.1 s to import
 
     (height, width), (h, w) = frame.image, frame.content
+    larger = cv2.resize(cells, (_STRIDE * cells.shape[1], _STRIDE * cells.shape[0]), interpolation=cv2.INTER_LINEAR)[:h, :w]
+    if (h, w) != (height, width):
+        larger = cv2.resize(larger, (width, height), interpolation=cv2.INTER_LINEAR)
+    found: Float = larger
+    return found
+
+
+def stuff_labels(parts: Parts, frame: Frame) -> NDArray[np.uint16]:
+    """The most probable stuff class of each pixel of the image, (height, width); 0 where none is seen, or things."""
     labels = np.zeros(frame.image, np.uint16)
     best = np.zeros(frame.image, np.float32)
     for index in np.flatnonzero(parts.seen):  # an unseen class has the probability 0 everywhere
-        cells = parts.stuff[index]
-        larger = cv2.resize(cells, (_STRIDE * cells.shape[1], _STRIDE * cells.shape[0]), interpolation=cv2.INTER_LINEAR)[:h, :w]
-        if (h, w) != (height, width):
-            larger = cv2.resize(larger, (width, height), interpolation=cv2.INTER_LINEAR)
+        larger = _resized(parts.stuff[index], frame)
         np.copyto(labels, index, where=larger > best, casting="unsafe")
         np.maximum(best, larger, out=best)
     return labels

@@ -17,6 +17,7 @@ FRAMES = [
     Frame(image=(97, 130), content=(64, 86), input=(64, 96)),
     Frame(image=(30, 41), content=(64, 87), input=(64, 96)),
     Frame(image=(60, 90), content=(60, 90), input=(64, 96)),
+    Frame(image=(300, 410), content=(256, 345), input=(256, 352)),  # masks so large that OpenCV draws them
 ]
 WHOLE = Frame(image=(32, 32), content=(32, 32), input=(32, 32))
 
