@@ -100,7 +100,11 @@ def build(source: Graph, into: Path) -> Built:
         raise BuildFailed(f"ONNX Runtime cannot compile the graph: {error}") from error
     import onnx_ir
 
+    from segship.backends.onnxruntime_fusions import fuse
+
     optimised = onnx_ir.load(into / MODEL)
+    fuse(optimised.graph)
+    onnx_ir.save(optimised, into / MODEL)
     return Built(
         options={"graph_optimization_level": "ORT_ENABLE_ALL, applied at the build"},
         version=version(),
@@ -173,7 +177,10 @@ def _session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow whatever runs beside
+    # threads that wait for the next operator of a run spin, since waking them costs more than many operators take;
+    # between runs they sleep, or they would slow whatever comes beside
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # errors: saving an optimised model warns that it is for this processor, which we check
     return options
 
