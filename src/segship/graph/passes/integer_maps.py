@@ -8,13 +8,11 @@ floats. The numbers stay the same, but for the order of a product's sums (docs/d
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
 from segship.graph.passes.channels_last_resize import hand_over, is_pointwise, product_channels_last
-from segship.graph.passes.edit import constant, constant_of, module_path, new_node
+from segship.graph.passes.edit import constant, constant_of, insert_before, module_path, new_node, sides_of
 
 _TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
@@ -36,7 +34,7 @@ def products_of_integers(graph: ir.Graph) -> int:
             by_map.setdefault(source, []).append(node)
     for source, convs in by_map.items():
         conv = convs[0] if len(convs) == 1 else _as_one(graph, convs)
-        last = _insert(graph, conv, "Transpose", [source], "last", source.dtype, perm=_TO_LAST)
+        last = insert_before(graph, conv, "Transpose", [source], "last", source.dtype, perm=_TO_LAST)
         twin = _product(graph, conv, last) or product_channels_last(graph, conv, last)
         hand_over(graph, conv.outputs[0], twin)
     return sum(map(len, by_map.values()))
@@ -52,9 +50,7 @@ def _as_one(graph: ir.Graph, convs: list[ir.Node]) -> ir.Node:
         biases.append(np.zeros(len(weight), weight.dtype) if bias is None else bias)
     parts = [constant(graph, f"{first.name}/{name}", np.concatenate(each)) for name, each in (("w", weights), ("b", biases))]
     kind, name = first.outputs[0].dtype, first.name or ""
-    whole = new_node(
-        "Conv", [first.inputs[0], *parts], name, dtype=kind, attributes=first.attributes, path=module_path(first)
-    )
+    whole = new_node("Conv", [first.inputs[0], *parts], name, dtype=kind, attributes=first.attributes, path=module_path(first))
     whole.outputs[0].name = f"{name}/all"
     if (shape := first.outputs[0].shape) is not None:
         whole.outputs[0].shape = ir.Shape([shape[0], sum(map(len, weights)), *shape[2:]])
@@ -72,18 +68,18 @@ def _as_one(graph: ir.Graph, convs: list[ir.Node]) -> ir.Node:
 
 def _product(graph: ir.Graph, conv: ir.Node, last: ir.Value) -> ir.Value | None:
     """``conv`` of a map channels last as one Gemm, whose bias costs nothing; None for maps of any size."""
-    weight, sides = constant_of(conv.inputs[1]), _sides(conv.outputs[0])
+    weight, sides = constant_of(conv.inputs[1]), sides_of(conv.outputs[0])
     assert weight is not None
     if sides is None:
         return None
     kind, name = conv.outputs[0].dtype, conv.name or ""
     matrix = constant(graph, f"{name}/matrix", weight[:, :, 0, 0].T)
     bias = conv.inputs[2:3]
-    rows = _insert(graph, conv, "Reshape", [last, _ints(graph, [-1, weight.shape[1]])], "rows", kind)
+    rows = insert_before(graph, conv, "Reshape", [last, _ints(graph, [-1, weight.shape[1]])], "rows", kind)
     gemm = new_node("Gemm", [rows, matrix, *bias], name, dtype=kind, path=module_path(conv))
     graph.insert_before(conv, gemm)
     gemm.outputs[0].name = f"{name}/product"
-    return _insert(graph, conv, "Reshape", [gemm.outputs[0], _ints(graph, [-1, *sides, len(weight)])], "map", kind)
+    return insert_before(graph, conv, "Reshape", [gemm.outputs[0], _ints(graph, [-1, *sides, len(weight)])], "map", kind)
 
 
 def repeat_integers(graph: ir.Graph) -> int:
@@ -99,7 +95,7 @@ def _whole_factors(node: ir.Node) -> tuple[int, int] | None:
     if node.op_type != "Resize" or _integers_of(node.inputs[0]) is None or "axes" in node.attributes:
         return None
     rule = [node.attributes.get_string(name, "") for name in ("mode", "coordinate_transformation_mode", "nearest_mode")]
-    before, after = _sides(node.inputs[0]), _sides(node.outputs[0])
+    before, after = sides_of(node.inputs[0]), sides_of(node.outputs[0])
     if rule != ["nearest", "asymmetric", "floor"] or before is None or after is None:
         return None
     whole = all(large % small == 0 for small, large in zip(before, after, strict=True))
@@ -110,47 +106,22 @@ def _repeat(graph: ir.Graph, resize: ir.Node, factors: tuple[int, int]) -> None:
     source, result = resize.inputs[0], resize.outputs[0]
     up = source.producer() if source is not None else None
     assert up is not None
-    assert result.shape is not None
     integers = up.inputs[0]
     assert integers is not None
-    kind, sides, channels = integers.dtype, _sides(result), result.shape[1]
-    x = _insert(graph, resize, "Transpose", [integers], "last", kind, perm=_TO_LAST)
-    x = _insert(graph, resize, "Unsqueeze", [x, _ints(graph, [2, 4])], "apart", kind)
-    x = _insert(graph, resize, "Tile", [x, _ints(graph, [1, 1, factors[0], 1, factors[1], 1])], "repeated", kind)
-    x = _insert(graph, resize, "Reshape", [x, _ints(graph, [0, *(sides or ()), channels])], "joined", kind)
-    x = _insert(graph, resize, "Transpose", [x], "first", kind, perm=_TO_FIRST)
-    x = _insert(graph, resize, "DequantizeLinear", [x, *up.inputs[1:]], "dequantised", result.dtype)
+    kind, sides = integers.dtype, sides_of(result) or ()
+    x = insert_before(graph, resize, "Transpose", [integers], "last", kind, perm=_TO_LAST)
+    x = insert_before(graph, resize, "Unsqueeze", [x, _ints(graph, [2, 4])], "apart", kind)
+    x = insert_before(graph, resize, "Tile", [x, _ints(graph, [1, 1, factors[0], 1, factors[1], 1])], "repeated", kind)
+    x = insert_before(graph, resize, "Reshape", [x, _ints(graph, [0, *sides, -1])], "joined", kind)
+    x = insert_before(graph, resize, "Transpose", [x], "first", kind, perm=_TO_FIRST)
+    x = insert_before(graph, resize, "DequantizeLinear", [x, *up.inputs[1:]], "dequantised", result.dtype)
     x.shape = result.shape
     result.replace_all_uses_with(x, replace_graph_outputs=True)
     graph.remove(resize, safe=True)
 
 
-def _insert(
-    graph: ir.Graph,
-    node: ir.Node,
-    kind: str,
-    inputs: list[ir.Value | None],
-    name: str,
-    dtype: ir.DataType | None,
-    **attributes: Any,
-) -> ir.Value:
-    """A node before ``node``, on its behalf."""
-    new = new_node(kind, inputs, f"{node.name}/{name}", dtype=dtype, attributes=attributes, path=module_path(node))
-    graph.insert_before(node, new)
-    return new.outputs[0]
-
-
 def _ints(graph: ir.Graph, content: list[int]) -> ir.Value:
     return constant(graph, f"integer_maps/{'_'.join(map(str, content))}", np.array(content, np.int64))
-
-
-def _sides(value: ir.Value | None) -> tuple[int, int] | None:
-    """Height and width of a map (n, c, height, width), where they are known."""
-    shape = value.shape if value is not None else None
-    if shape is None or len(shape) != 4 or not all(isinstance(side, int) for side in shape[2:]):
-        return None
-    height, width = shape[2:]
-    return int(height), int(width)
 
 
 def _integers_of(value: ir.Value | None) -> ir.Value | None:
