@@ -21,7 +21,11 @@ def measure_integers(graph: ir.Graph) -> int:
     """Let every Shape ask the integers: a map that becomes float only to be measured would still be computed. Gives how many."""
     found = [node for node in graph if node.op_type == "Shape" and _integers_of(node.inputs[0]) is not None]
     for node in found:
-        node.replace_input_with(0, _integers_of(node.inputs[0]))
+        floats = node.inputs[0]
+        node.replace_input_with(0, _integers_of(floats))
+        up = floats.producer() if floats is not None else None
+        if up is not None and not up.outputs[0].uses() and not up.outputs[0].is_graph_output():
+            graph.remove(up, safe=True)
     return len(found)
 
 
@@ -29,7 +33,8 @@ def products_of_integers(graph: ir.Graph) -> int:
     """Make float 1x1 convolutions of an integer map products of matrices, all of one map a single one; gives their number."""
     by_map: dict[ir.Value, list[ir.Node]] = {}
     for node in graph:
-        source = node.inputs[0] if is_pointwise(node) else None
+        known = is_pointwise(node) and all(constant_of(bias) is not None for bias in node.inputs[2:])
+        source = node.inputs[0] if known else None
         if source is not None and _integers_of(source) is not None:
             by_map.setdefault(source, []).append(node)
     for source, convs in by_map.items():
