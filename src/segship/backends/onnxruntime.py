@@ -36,6 +36,8 @@ TRAITS = Traits(
     activations="unsigned",  # symmetric int8 around Conv and Relu runs in float, slower than FP32: tests show it
     int8_ops=("Conv", "MatMul", "Gemm", "MaxPool", "Concat"),  # ConvTranspose has no integer kernel
     quantised_conv_output=True,
+    integer_bias=True,
+    integers_channels_last=True,
     channels_last_resize=True,
 )
 
