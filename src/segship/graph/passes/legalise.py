@@ -16,7 +16,7 @@ from segship.graph.passes.group_norm import group_norm_by_channels
 from segship.graph.passes.insert_qdq import SAME_VALUES
 from segship.graph.passes.integer_bias import integer_biases
 from segship.graph.passes.integer_maps import measure_integers, products_of_integers, repeat_integers
-from segship.graph.passes.joined_sides import join_sides_channels_last
+from segship.graph.passes.joined_sides import join_sides_channels_last, sample_from_planes
 from segship.graph.passes.upsample_as_conv import makes_blocks, upsample_as_conv
 
 NAME = "legalise"
@@ -38,6 +38,7 @@ def legalise(graph: Graph, traits: Traits) -> Graph:
         "upsampled_by_conv": _upsample_by_conv(model.graph, traits),
         "norms_by_channels": group_norm_by_channels(model.graph) if traits.channels_last else 0,
         "sides_joined_last": join_sides_channels_last(model.graph) if traits.channels_last else 0,
+        "sampled_from_planes": sample_from_planes(model.graph) if traits.channels_last else 0,
         "resized_channels_last": channels_last_resize(model.graph) if traits.channels_last_resize else 0,
         "repeated_integers": repeat_integers(model.graph) if traits.integers_channels_last else 0,
         "products_of_integers": products_of_integers(model.graph) if traits.integers_channels_last else 0,
