@@ -25,7 +25,6 @@ from segship.graph.passes.hoist_pointwise import hoist_pointwise
 from segship.graph.passes.insert_qdq import insert_qdq
 from segship.graph.passes.join_narrow import join_narrow
 from segship.graph.passes.legalise import legalise
-from segship.graph.passes.points_as_rows import points_as_rows
 from segship.graph.passes.smooth import smooth
 from segship.graph.passes.to_half import to_half
 
@@ -45,7 +44,6 @@ OPTIMISE = (
     Step("hoist_pointwise", "fuse", hoist_pointwise),
     Step("channels_last_tokens", "fuse", channels_last_tokens),
     Step("join_narrow", "fuse", join_narrow),
-    Step("points_as_rows", "fuse", points_as_rows),
     Step("cancel_transposes", "fuse", cancel_transposes),
 )
 """Passes that every graph goes through, whatever precision and backend come later."""

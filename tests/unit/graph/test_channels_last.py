@@ -8,6 +8,7 @@ import pytest
 
 from segship.core.backend import Traits
 from segship.core.graph import Graph
+from segship.core.spec import Size
 from segship.graph.passes.edit import constant
 from segship.graph.passes.legalise import legalise
 from unit.graph.networks import SIZE, Net, PlainSession, images, kinds
@@ -84,3 +85,23 @@ def test_twice_is_the_same() -> None:
     for graph in (normalised(2), flattened(4)):
         once = legalise(graph, LAST)
         assert kinds(legalise(once, LAST)) == kinds(once)
+
+
+def sampled(size: Size | None = SIZE) -> Graph:
+    """Two samplings of one map at the image's own pixels."""
+    net = Net(size)
+    features = net.conv(net.image, "first", 3, 4)
+    features.shape = ir.Shape(["batch", 4, *(size or ("height", "width"))])
+    grid = net.node("Transpose", [net.conv(net.image, "grid", 3, 2)], "where/Transpose", perm=[0, 2, 3, 1])
+    first = net.node("GridSample", [features, grid], "one/GridSample", 4, align_corners=0)
+    second = net.node("GridSample", [features, grid], "other/GridSample", 4, align_corners=1)
+    return net.done(net.conv(net.node("Add", [first, second], "sum/Add", 4), "last", 4, 3), 3)
+
+
+@pytest.mark.parametrize("size", [SIZE, None], ids=["fixed size", "free size"])
+def test_a_map_is_turned_once_for_all_that_sample_it(size: Size | None) -> None:
+    graph = sampled(size)
+    changed = legalise(graph, LAST)
+    assert changed.history[-1].options["sampled_from_planes"] == "1"
+    assert kinds(changed).count("Transpose") == kinds(graph).count("Transpose") + 2
+    assert np.array_equal(logits(changed), logits(graph))

@@ -29,7 +29,7 @@ def join_sides_channels_last(graph: ir.Graph) -> int:
 def sample_from_planes(graph: ir.Graph) -> int:
     """Give GridSample, whose kernel reads planes, maps that a Transpose has turned, by the same longer form; gives their number.
 
-    OpenVINO's own copy of PointRend's 64 x 64 x 64 features took 0.8 ms of 5.1 in INT8 (docs/decisions/0018).
+    OpenVINO's own copy of PointRend's 64 x 64 x 64 features took 0.8 ms of 5.1 in INT8 (docs/decisions/0017).
     """
     sampled = dict.fromkeys(node.inputs[0] for node in graph if node.op_type == "GridSample" and _is_map(node.inputs[0]))
     for source in sampled:
