@@ -7,25 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from segship.cli import main
+from cli.command import refused, run
 from segship.core.plan_file import write_plan
 from segship.core.precision import Keep, PrecisionPlan
 from segship.pipeline import build, export, load_model
 
 
-def run(*words: object) -> int:
-    """Exit code of a command."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    return int(ended.value.code or 0)
-
-
-@pytest.mark.parametrize(("backend", "expected"), [("reference", "runs no INT8"), ("tensorflow", "the backends are")])
-def test_a_backend_that_cannot_be_tuned(
-    backend: str, expected: str, scene_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("null", "computes nothing: choose onnxruntime or openvino"),
+        ("reference", "is PyTorch itself"),
+        ("tensorflow", "the backends are"),
+    ],
+)
+@pytest.mark.parametrize("command", ["tune", "deploy"])
+def test_a_backend_that_makes_no_engine_to_choose(
+    command: str,
+    backend: str,
+    expected: str,
+    scene_checkpoint: Path,
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run("tune", scene_checkpoint, "--data", scenes, "--backend", backend, "-o", tmp_path / "plan.toml") == 2
-    assert expected in capsys.readouterr().err
+    words = ("--data", scenes, "--backend", backend, "-o", tmp_path / "out")
+    assert expected in refused(capsys, command, scene_checkpoint, *words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -49,8 +56,7 @@ def test_a_plan_that_deploy_refuses(
 ) -> None:
     write_plan(plan, tmp_path / "plan.toml")
     words = ("--data", scenes, "--backend", "onnxruntime", "--plan", tmp_path / "plan.toml", "--fact", "scale=1.0")
-    assert run("deploy", scene_checkpoint, *words, *more, "-o", tmp_path / "a.engine") == 2
-    assert expected in capsys.readouterr().err
+    assert expected in refused(capsys, "deploy", scene_checkpoint, *words, *more, "-o", tmp_path / "a.engine")
     assert not (tmp_path / "a.engine").exists()
 
 

@@ -25,7 +25,9 @@ facts = click.option(
     help="A fact the checkpoint does not hold, as JSON or plain text (scale=1.0); may be given several times.",
 )
 float_precision = click.option(
-    "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="For the whole network; default: fp32. INT8 needs deploy."
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    help="For the whole network; default: fp32. INT8: --plan and --data, or segship deploy.",
 )
 plan = click.option("--plan", type=click.Path(path_type=Path), help="Precision plan, a TOML file: see docs/precision-plans.md.")
 max_drop = click.option(
