@@ -52,6 +52,8 @@ def tune(
     before it ends. Raises :class:`segship.core.errors.BadInput` and its kinds.
     """
     output = Path(output)
+    if output.is_dir():  # found out now, not after half an hour
+        raise BadArgument(f"{output} is a folder, and the plan is a file: name one with -o, for instance {output / 'plan.toml'}")
     known = deployable_backend(options.backend).TRAITS.precisions
     if "int8" not in known:
         raise BadArgument(

@@ -70,3 +70,18 @@ def test_a_profile_as_a_table_and_as_json(tiny_checkpoint: Path, tmp_path: Path,
     kernels = json.loads(capsys.readouterr().out)["kernels"]
     assert len(kernels) > 20
     assert {kernel["role"] for kernel in kernels} <= {"float", "convert"}
+
+
+def test_a_plan_that_would_be_a_folder_is_refused_before_the_search(
+    scene_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--data", scenes, "--backend", "onnxruntime", "-o", tmp_path)
+    assert "is a folder, and the plan is a file" in refused(capsys, "tune", scene_checkpoint, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("--image", "a.jpg"), ("--threads", "2")])
+def test_how_to_profile_without_a_profile_is_refused(
+    words: tuple[str, ...], tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "add --profile, or leave them out" in refused(capsys, "inspect", tiny_checkpoint, *words)
