@@ -54,7 +54,7 @@ def _print(tuned: Tuned) -> None:
         say(f"{_groups('part of a group', found.finer)}\n")
     if found.stopped_early:
         say("  The time budget ended before everything was measured.")
-    say(f"  {found.engines} engines built, {len(found.judged)} plans judged, INT8 by {found.recipe}")
+    say(f"  {_count(found.engines, 'engine')} built, {_count(len(found.judged), 'plan')} judged, INT8 by {found.recipe}")
     if found.plan is None:
         say(f"  No plan: {tuned.candidate.skipped}\n")
         return
@@ -69,6 +69,10 @@ def _groups(title: str, rows: tuple[Sensitivity, ...]) -> str:
         [row.group or "all layers", str(row.layers), _number(row.loss), _number(row.saved_ms), _STAYS[row.stays]] for row in rows
     ]
     return table([title, "layers", "points lost alone", "ms saved", "runs in"], cells)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' if number != 1 else ''}"
 
 
 def _number(value: float | None) -> str:
