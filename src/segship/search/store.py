@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
@@ -100,10 +101,9 @@ class EngineStore:
         keys = [_key(plan, recipe) for plan in plans]
         together = self._on_threads(*keys)
         if together not in self._measured.times:
-            predictors = [self._open(plan, recipe) for plan in plans]
-            self._measured.times[together] = self._side_by_side(dict(zip(keys, predictors, strict=True)))
-            for predictor in predictors:
-                predictor.close()
+            with ExitStack() as opened:
+                predictors = [opened.enter_context(self._open(plan, recipe)) for plan in plans]
+                self._measured.times[together] = self._side_by_side(dict(zip(keys, predictors, strict=True)))
             self._save()
         return self._measured.times[together]
 

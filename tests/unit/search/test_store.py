@@ -26,8 +26,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         def __exit__(self, *_: object) -> None: ...
 
-        def close(self) -> None: ...
-
         def profile(self, _probe: Path) -> Profile:
             return Profile((Kernel("a/Conv", "Conv", "float", float(found[-1])),))
 
