@@ -61,7 +61,8 @@ HEAD = """\
 Written by `benchmarks/precision.py`; do not edit. Every number on accuracy is from images that no network, calibration or
 search has seen before; the reference is PyTorch FP32 on the same images. *Drop* is in points of the task's metric, *change* its
 95 % interval by paired bootstrap; *agreement* is label-free: pixels with PyTorch's label or segment, objects by the overlap of
-those that match; *mask IoU* is the mean of the objects that both found.
+those that match; *mask IoU* is of the objects that both found and are sure of (score 0.5): all their pixels taken together, as
+label agreement takes them, and as the mean over objects, where one pixel of a distant sign counts as much as a hundred of a car.
 
 - **Engines**: `segship deploy` on other images, all candidates timed in one run, in turns; milliseconds are medians, *image* is an
   image file in, the result out; *times* is FP32 on the same runtime over this engine. *Mixed* is what the search found where plain

@@ -12,7 +12,7 @@ from segship.datasets import for_model, open_dataset
 from segship.datasets.dataset import strided
 from segship.demo import ALL
 from segship.evidence.records import Verdict
-from segship.evidence.verify import AGREEMENT, DROP, MATCHED_IOU
+from segship.evidence.verify import AGREEMENT, DROP, MATCHED_IOU, OBJECT_IOU
 from segship.judging import Judge, machine
 from segship.pipeline import ModelPredictor
 from segship.scenes import write_dataset
@@ -78,14 +78,14 @@ def judge_of(model: ModelPredictor, job: Job, at_most: int) -> Judge:
 
 
 def in_cells(verdict: Verdict) -> list[str]:
-    """Drop, its 95 % interval as change, agreement, mask IoU of matched objects."""
+    """Drop, its 95 % interval as change, agreement, mask IoU of matched objects by pixels and by objects."""
     low, high = verdict.interval or (float("nan"), float("nan"))
-    matched = verdict.measured.get(MATCHED_IOU)
+    matched = [verdict.measured[name] for name in (MATCHED_IOU, OBJECT_IOU) if name in verdict.measured]
     return [
         f"{verdict.measured[DROP]:.2f}",
         f"{low:+.2f} to {high:+.2f}",
         f"{verdict.measured[AGREEMENT]:.2f} %",
-        "" if matched is None else f"{matched:.2f} %",
+        " / ".join(f"{each:.2f}" for each in matched),
     ]
 
 

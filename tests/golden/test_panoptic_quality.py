@@ -13,7 +13,7 @@ from golden.case import CASES
 from golden.panoptic_case import cases, categories, expected, pairs
 from segship.core.predictions import PanopticMap, Segment
 from segship.tasks import panoptic, panoptic_quality
-from segship.tasks.panoptic_quality import PanopticQuality, agreeing, agreement, matched_ious
+from segship.tasks.panoptic_quality import PanopticQuality, agreeing, agreement, overlaps
 
 FOUND = cases(Path(os.environ.get("SEGSHIP_GOLDEN", CASES)))
 TOLERANCE = 1e-9
@@ -156,8 +156,8 @@ def test_agreement_wants_the_same_object_and_for_stuff_the_class_alone() -> None
 def test_the_overlap_of_what_both_found_counts_objects_and_no_stuff() -> None:
     objects = row([1, 1, 1, 2, 2, 3], thing(1, 0), thing(2, 0), Segment(3, 3, is_thing=False))
     shifted = row([5, 5, 6, 6, 6, 9], thing(5, 0), thing(6, 0), Segment(9, 3, is_thing=False))
-    assert matched_ious(objects, shifted) == [2 / 3, 2 / 3]
-    assert matched_ious(objects, row([5, 5, 5, 5, 5, 0], thing(5, 0))) == [3 / 5]
+    assert overlaps(objects, shifted) == [(2, 3), (2, 3)]
+    assert overlaps(objects, row([5, 5, 5, 5, 5, 0], thing(5, 0))) == [(3, 5)]
 
 
 def test_a_class_beyond_the_last_is_refused() -> None:

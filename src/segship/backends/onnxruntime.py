@@ -36,6 +36,8 @@ TRAITS = Traits(
     activations="unsigned",  # symmetric int8 around Conv and Relu runs in float, slower than FP32: tests show it
     int8_ops=("Conv", "MatMul", "Gemm", "MaxPool", "Concat"),  # ConvTranspose has no integer kernel
     quantised_conv_output=True,
+    integer_bias=True,
+    integers_channels_last=True,
     channels_last_resize=True,
 )
 
@@ -100,7 +102,11 @@ def build(source: Graph, into: Path) -> Built:
         raise BuildFailed(f"ONNX Runtime cannot compile the graph: {error}") from error
     import onnx_ir
 
+    from segship.backends.onnxruntime_fusions import fuse
+
     optimised = onnx_ir.load(into / MODEL)
+    fuse(optimised.graph)
+    onnx_ir.save(optimised, into / MODEL)
     return Built(
         options={
             "graph_optimization_level": "ORT_ENABLE_ALL, applied at the build",
@@ -176,7 +182,10 @@ def _session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow whatever runs beside
+    # threads that wait for the next operator of a run spin, since waking them costs more than many operators take;
+    # between runs they sleep, or they would slow whatever comes beside
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # errors: saving an optimised model warns that it is for this processor, which we check
     return options
 

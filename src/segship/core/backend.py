@@ -34,7 +34,9 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     then needs no kernel of its own); ``"symmetric"`` is int8 with zero point 0 (TensorRT).
     ``int8_ops``: ONNX operators that have an INT8 kernel; Q/DQ around others is only cost.
     ``quantised_conv_output``: a Conv runs in INT8 only when its output is quantised, too.
+    ``integer_bias``: a Gemm runs in INT8 only when its output is quantised, too, or its bias is int32.
     ``channels_last``: maps lie channels last in memory, so a Reshape that needs them channels first costs a copy.
+    ``integers_channels_last``: so lie integer maps alone, and what stays float behind them is cheapest in their order.
     ``channels_last_resize``: bilinear resizes are fast only where the channels of a pixel lie side by side.
     ``argmax``: the operator that finds the best class fastest; both give the lowest class at a tie.
     """
@@ -45,7 +47,9 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     activations: Literal["unsigned", "symmetric", "none"] = "none"
     int8_ops: tuple[str, ...] = ()
     quantised_conv_output: bool = False
+    integer_bias: bool = False
     channels_last: bool = False
+    integers_channels_last: bool = False
     channels_last_resize: bool = False
     argmax: Literal["ArgMax", "TopK"] = "ArgMax"
 

@@ -25,6 +25,7 @@ DROP: Final = "drop"
 WORST_CLASS_DROP: Final = "worst_class_drop"
 AGREEMENT: Final = "agreement"
 MATCHED_IOU: Final = "matched_iou"
+OBJECT_IOU: Final = "object_iou"
 """Mean mask IoU of the objects that reference and candidate both found, in percent; left out where there are none."""
 
 _FEW_IMAGES: Final = 20
@@ -93,7 +94,7 @@ class _Sums:
         self._reference, self._candidate = task.scorer(n_classes, ignore), task.scorer(n_classes, ignore)
         self.names: list[str] = []
         self._agreements: list[tuple[float, int]] = []
-        self._ious: list[float] = []
+        self._overlaps: list[tuple[int, int]] = []
 
     def add(self, name: str, reference: Prediction, candidate: Prediction, truth: Prediction) -> None:
         """Count one image."""
@@ -102,7 +103,7 @@ class _Sums:
         self._reference.add(truth, reference)
         self._candidate.add(truth, candidate)
         self._agreements.append((self._task.agreement(reference, candidate), truth.size[0] * truth.size[1]))
-        self._ious += self._task.matched_ious(reference, candidate)
+        self._overlaps += self._task.overlaps(reference, candidate)
         self.names.append(name)
 
     def _check(self, name: str, role: str, each: Prediction, size: tuple[int, int], *, ignore: int | None) -> None:
@@ -128,8 +129,11 @@ class _Sums:
 
     @property
     def matched_iou(self) -> dict[str, float]:
-        """Quantity and value in percent, all objects alike; empty where no object was found by both."""
-        return {MATCHED_IOU: 100 * float(np.mean(self._ious))} if self._ious else {}
+        """Mask IoU in percent of the objects found by both, by pixels and by objects; empty where there are none."""
+        if not self._overlaps:
+            return {}
+        both, either = np.array(self._overlaps, np.float64).T
+        return {MATCHED_IOU: 100 * float(both.sum() / either.sum()), OBJECT_IOU: 100 * float(np.mean(both / either))}
 
     def interval(self, *, labelled: bool, resamples: int, seed: int) -> tuple[float, float] | None:
         """95 % interval of the change, candidate minus reference."""

@@ -18,10 +18,12 @@ from segship.core.errors import BuildFailed, FusionMissing
 from segship.core.graph import Graph, Stage
 from segship.core.precision import PrecisionPlan
 from segship.graph.histogram import Range
+from segship.graph.passes.cancel_transposes import cancel_transposes
 from segship.graph.passes.channels_last_tokens import channels_last_tokens
 from segship.graph.passes.correct_bias import correct_bias
 from segship.graph.passes.hoist_pointwise import hoist_pointwise
 from segship.graph.passes.insert_qdq import insert_qdq
+from segship.graph.passes.join_narrow import join_narrow
 from segship.graph.passes.legalise import legalise
 from segship.graph.passes.smooth import smooth
 from segship.graph.passes.to_half import to_half
@@ -41,6 +43,8 @@ class Step(NamedTuple):
 OPTIMISE = (
     Step("hoist_pointwise", "fuse", hoist_pointwise),
     Step("channels_last_tokens", "fuse", channels_last_tokens),
+    Step("join_narrow", "fuse", join_narrow),
+    Step("cancel_transposes", "fuse", cancel_transposes),
 )
 """Passes that every graph goes through, whatever precision and backend come later."""
 

@@ -31,8 +31,8 @@ class TaskModule(Protocol):
         """How far two predictions of one image are the same, 0 to 1. Symmetric; needs no truth."""
         ...
 
-    def matched_ious(self, first: Any, second: Any) -> list[float]:
-        """Mask IoU of each object that two predictions of one image both hold; empty for tasks without objects."""
+    def overlaps(self, first: Any, second: Any) -> list[tuple[int, int]]:
+        """Of each object that two predictions of one image both hold, the pixels of both and of either; empty without objects."""
         ...
 
     def scorer(self, n_classes: int, ignore: int | None) -> Scorer[Any]:

@@ -10,10 +10,10 @@ from segship.core.backend import Array
 from segship.core.predictions import Instances
 from segship.core.spec import Frame, InstanceDecode, ModelSpec
 from segship.tasks.average_precision import AveragePrecision
-from segship.tasks.matching import agreement, matched_ious
+from segship.tasks.matching import agreement, overlaps
 from segship.tasks.paste import cut_out, paste
 
-__all__ = ["METRIC", "agreement", "decode", "matched_ious", "scorer"]
+__all__ = ["METRIC", "agreement", "decode", "overlaps", "scorer"]
 
 METRIC = "mask AP"
 

@@ -10,6 +10,9 @@ from segship.core.predictions import Instances, MaskCrop
 SAME = 0.5
 """Mask IoU above which two objects of one class can be the same (as in PQ)."""
 
+SURE = 0.5
+"""Score from which on an object is shown: the default of detectron2's demo (``--confidence-threshold``)."""
+
 
 def agreement(first: Instances, second: Instances) -> float:
     """How far two lists of objects of one image are the same, 0 to 1. Symmetric; needs no truth.
@@ -30,9 +33,15 @@ def agreement(first: Instances, second: Instances) -> float:
     return min(shared / total, 1.0)
 
 
-def matched_ious(first: Instances, second: Instances) -> list[float]:
-    """Mask IoU of each object that both lists hold, above 0.5 to 1: how alike what was found by both is. Needs no truth."""
-    return [iou for _, _, iou in pairs(first, second)]
+def overlaps(first: Instances, second: Instances) -> list[tuple[int, int]]:
+    """How alike what both lists hold is: of each such object the pixels of both masks, and of either. Needs no truth.
+
+    Objects that one of the two is not sure of (a score below 0.5, from which on official tools show them) do not count.
+    """
+    found = pairs(first, second)
+    sure = [(i, j) for i, j, _ in found if min(first.scores[i], second.scores[j]) >= SURE]
+    shared = [_shared(first.masks[i], second.masks[j]) for i, j in sure]
+    return [(n, first.masks[i].area + second.masks[j].area - n) for (i, j), n in zip(sure, shared, strict=True)]
 
 
 def pairs(first: Instances, second: Instances) -> list[tuple[int, int, float]]:
@@ -70,11 +79,16 @@ def _extents(objects: Instances) -> NDArray[np.int64]:
 
 
 def _iou(first: MaskCrop, second: MaskCrop) -> float:
+    shared = _shared(first, second)
+    return shared / (first.area + second.area - shared)
+
+
+def _shared(first: MaskCrop, second: MaskCrop) -> int:
+    """Pixels of both masks."""
     top, left = max(first.top, second.top), max(first.left, second.left)
     bottom = min(first.top + first.pixels.shape[0], second.top + second.pixels.shape[0])
     right = min(first.left + first.pixels.shape[1], second.left + second.pixels.shape[1])
     one, other = (
         mask.pixels[top - mask.top : bottom - mask.top, left - mask.left : right - mask.left] for mask in (first, second)
     )
-    shared = int(np.count_nonzero(one & other))
-    return shared / (first.area + second.area - shared)
+    return int(np.count_nonzero(one & other))

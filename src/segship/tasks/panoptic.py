@@ -10,9 +10,9 @@ from segship.core.backend import Array
 from segship.core.predictions import PanopticMap
 from segship.core.spec import Frame, ModelSpec, PanopticDecode
 from segship.tasks.merge import Parts, panoptic_map
-from segship.tasks.panoptic_quality import PanopticQuality, agreement, matched_ious
+from segship.tasks.panoptic_quality import PanopticQuality, agreement, overlaps
 
-__all__ = ["METRIC", "agreement", "decode", "matched_ious", "parts_of", "scorer"]
+__all__ = ["METRIC", "agreement", "decode", "overlaps", "parts_of", "scorer"]
 
 METRIC = "PQ"
 

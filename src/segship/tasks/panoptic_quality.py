@@ -111,13 +111,13 @@ def agreement(first: PanopticMap, second: PanopticMap) -> float:
     return float(overlap.pixels[_same(first, second, overlap)].sum() / max(first.ids.size, 1))
 
 
-def matched_ious(first: PanopticMap, second: PanopticMap) -> list[float]:
-    """Mask IoU of each object (no stuff) that is the same in both maps, above 0.5 to 1. Needs no truth."""
+def overlaps(first: PanopticMap, second: PanopticMap) -> list[tuple[int, int]]:
+    """Of each object (no stuff) that is the same in both maps, the pixels that both give it, and that either does."""
     overlap = _overlap(first, second)
     things = np.array([False, *(segment.is_thing for segment in first.segments)])
     same = _same(first, second, overlap) & things[:, None]
-    found: list[float] = _ious(overlap.pixels, np.zeros(len(overlap.columns), np.int64))[same].tolist()
-    return found
+    either = overlap.pixels.sum(1, keepdims=True) + overlap.pixels.sum(0) - overlap.pixels
+    return list(zip(overlap.pixels[same].tolist(), either[same].tolist(), strict=True))
 
 
 def agreeing(first: PanopticMap, second: PanopticMap) -> BoolArray:

@@ -76,7 +76,7 @@ def agreement(first: SemanticMap, second: SemanticMap) -> float:
     return float(np.mean(first.labels == second.labels))
 
 
-def matched_ious(first: SemanticMap, second: SemanticMap) -> list[float]:
+def overlaps(first: SemanticMap, second: SemanticMap) -> list[tuple[int, int]]:
     """None: a label map holds no objects."""
     return []
 

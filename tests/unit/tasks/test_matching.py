@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segship.tasks.instance import agreement, matched_ious
+from segship.tasks.instance import agreement, overlaps
 from segship.tasks.matching import pairs
 from unit.tasks.objects import make, random_prediction, random_truth
 
@@ -74,6 +74,10 @@ def test_another_image_is_refused() -> None:
 def test_the_overlap_of_what_both_found_forgets_what_only_one_did() -> None:
     first = make([(0, 0, 10, 10), (20, 0, 30, 10), (0, 20, 10, 30)], scores=[0.9, 0.5, 0.1])
     second = make([(0, 0, 10, 8), (20, 0, 30, 10)], scores=[0.6, 0.6])
-    assert sorted(matched_ious(first, second)) == pytest.approx([0.8, 1.0], abs=EXACT)
-    assert sorted(matched_ious(second, first)) == pytest.approx([0.8, 1.0], abs=EXACT)
-    assert matched_ious(make([]), second) == []
+    assert sorted(overlaps(first, second)) == sorted(overlaps(second, first)) == [(80, 100), (100, 100)]
+    assert overlaps(make([]), second) == []
+
+
+def test_the_overlap_is_of_objects_that_both_are_sure_of() -> None:
+    boxes = [(0, 0, 10, 10), (20, 0, 30, 10)]
+    assert overlaps(make(boxes, scores=[0.9, 0.5]), make(boxes, scores=[0.9, 0.49])) == [(100, 100)]

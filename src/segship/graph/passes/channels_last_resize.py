@@ -29,7 +29,7 @@ def channels_last_resize(graph: ir.Graph) -> int:
     for value, twin in [*((turn.outputs[0], turn.inputs[0]) for turn in turns), *last.items()] if last else ():
         _measure_without(graph, value, twin)
     for value, twin in reversed(last.items()):
-        _hand_over(graph, value, twin)
+        hand_over(graph, value, twin)
     graph.remove([turn for turn in turns if last and not turn.outputs[0].uses() and not turn.outputs[0].is_graph_output()])
     return count
 
@@ -43,7 +43,7 @@ def _twin(graph: ir.Graph, node: ir.Node, last: Mapping[ir.Value, ir.Value]) -> 
     sources = [_channels_last(value, last) for value in node.inputs]
     if node.op_type in ("Add", "Relu") and None not in sources:
         return _insert(graph, node, node.op_type, sources, node.name or "")
-    return _product(graph, node, sources[0]) if _is_pointwise(node) and sources[0] is not None else None
+    return product_channels_last(graph, node, sources[0]) if is_pointwise(node) and sources[0] is not None else None
 
 
 def _channels_last(value: ir.Value | None, last: Mapping[ir.Value, ir.Value]) -> ir.Value | None:
@@ -85,7 +85,7 @@ def _in_order(graph: ir.Graph, node: ir.Node, sizes: ir.Value) -> ir.Value:
     return gather.outputs[0]
 
 
-def _is_pointwise(node: ir.Node) -> bool:
+def is_pointwise(node: ir.Node) -> bool:
     """A 1x1 convolution in float with constant weights, of stride 1 and one group."""
     weight = constant_of(node.inputs[1]) if node.op_type == "Conv" else None
     if weight is None or weight.ndim != 4 or weight.shape[2:] != (1, 1) or node.attributes.get_int("group", 1) != 1:
@@ -93,7 +93,7 @@ def _is_pointwise(node: ir.Node) -> bool:
     return set(node.attributes.get_ints("strides", (1,))) == {1} and not any(node.attributes.get_ints("pads", ()))
 
 
-def _product(graph: ir.Graph, conv: ir.Node, source: ir.Value) -> ir.Value:
+def product_channels_last(graph: ir.Graph, conv: ir.Node, source: ir.Value) -> ir.Value:
     weight, name = constant_of(conv.inputs[1]), conv.name or ""
     assert weight is not None
     matrix = constant(graph, f"{name}/matrix", weight[:, :, 0, 0].T)
@@ -134,7 +134,7 @@ def _measure_without(graph: ir.Graph, value: ir.Value, twin: ir.Value | None) ->
         graph.remove(node, safe=True)
 
 
-def _hand_over(graph: ir.Graph, value: ir.Value, twin: ir.Value) -> None:
+def hand_over(graph: ir.Graph, value: ir.Value, twin: ir.Value) -> None:
     """Remove the node that gave ``value``, and give those who still read it a transposed ``twin``."""
     node = value.producer()
     assert node is not None

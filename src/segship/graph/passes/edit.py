@@ -67,6 +67,30 @@ def new_node(
     return node
 
 
+def insert_before(
+    graph: ir.Graph,
+    node: ir.Node,
+    kind: str,
+    inputs: Sequence[ir.Value | None],
+    name: str,
+    dtype: ir.DataType | None,
+    **attributes: Any,
+) -> ir.Value:
+    """The output of a new node before ``node``, called ``name`` behind its name and of its module."""
+    new = new_node(kind, inputs, f"{node.name}/{name}", dtype=dtype, attributes=attributes, path=module_path(node))
+    graph.insert_before(node, new)
+    return new.outputs[0]
+
+
+def sides_of(value: ir.Value | None) -> tuple[int, int] | None:
+    """Height and width of a map (n, c, height, width); None where they are free, and for what is no map."""
+    shape = value.shape if value is not None else None
+    if shape is None or len(shape) != 4:
+        return None
+    height, width = shape[2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
 def drop_unused_constants(graph: ir.Graph) -> None:
     """Remove initializers that no node reads any more."""
     for name, value in list(graph.initializers.items()):

@@ -11,8 +11,11 @@ from segship.core.errors import BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph, PassRecord
 from segship.graph.passes.channels_last_resize import channels_last_resize
 from segship.graph.passes.edit import constant, constant_of, drop_unused_constants, new_node
+from segship.graph.passes.fold_stride import fold_stride
 from segship.graph.passes.group_norm import group_norm_by_channels
 from segship.graph.passes.insert_qdq import SAME_VALUES
+from segship.graph.passes.integer_bias import integer_biases
+from segship.graph.passes.integer_maps import measure_integers, products_of_integers, repeat_integers
 from segship.graph.passes.joined_sides import join_sides_channels_last
 from segship.graph.passes.upsample_as_conv import makes_blocks, upsample_as_conv
 
@@ -36,6 +39,11 @@ def legalise(graph: Graph, traits: Traits) -> Graph:
         "norms_by_channels": group_norm_by_channels(model.graph) if traits.channels_last else 0,
         "sides_joined_last": join_sides_channels_last(model.graph) if traits.channels_last else 0,
         "resized_channels_last": channels_last_resize(model.graph) if traits.channels_last_resize else 0,
+        "repeated_integers": repeat_integers(model.graph) if traits.integers_channels_last else 0,
+        "products_of_integers": products_of_integers(model.graph) if traits.integers_channels_last else 0,
+        "biases_in_integers": integer_biases(model.graph) if traits.integer_bias else 0,
+        "strides_folded": fold_stride(model.graph) if traits.integers_channels_last else 0,
+        "measured_integers": measure_integers(model.graph) if traits.integers_channels_last else 0,
         "argmax_as_topk": _argmax_as_topk(model.graph) if traits.argmax == "TopK" else 0,
     }
     drop_unused_constants(model.graph)
