@@ -26,7 +26,7 @@ from segship.core.graph import Graph
 from segship.core.precision import PrecisionPlan
 from segship.datasets import for_model, open_dataset
 from segship.datasets.dataset import strided
-from segship.deploy import Options, deploy
+from segship.deploy import deploy
 from segship.evidence.measure import Schedule
 from segship.evidence.records import Candidate, Deployment, Verdict
 from segship.evidence.verify import REFERENCE_METRIC
@@ -39,6 +39,7 @@ from segship.pipeline import ModelPredictor, build, export
 from segship.predictor import Predictor
 from segship.quantiser import Quantiser
 from segship.tasks import task_of
+from segship.trial import Options
 
 TUNE, UNSEEN, CALIBRATION = 200, 48, 32
 OPTIONS = Options(

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from recipes.train_camvid_unet import CLASSES, read
 from recipes.train_scenes_segformer import prepare, save
-from recipes.training import Settings, confusion, on_gpu, scores, train
+from recipes.training import Settings, on_gpu, on_test_set, train
 
 from segship import load_model
 
@@ -56,11 +56,8 @@ def main() -> None:
 
     save(best, options.out / "camvid-segformer", about["names"], about["colors"], SIZE)
     best.load_state_dict({k: t.half().float() if t.is_floating_point() else t for k, t in best.state_dict().items()})
-    miou, each = scores(confusion(best, read(options.data / "test"), settings, prepare, batch=8))
-    log.write(
-        options.log, recipe="camvid-segformer", test_miou=round(miou, 2), test_iou=dict(zip(about["names"], each, strict=True))
-    )
-    print(f"test mIoU {miou:.2f}", dict(zip(about["names"], each, strict=True)))
+    judged = on_test_set(best, read(options.data / "test"), settings, prepare, about["names"], batch=8)
+    log.write(options.log, recipe="camvid-segformer", **judged)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 from recipes import streets
-from recipes.training import IGNORE, Log, Pictures, Settings, confusion, half_kernels, on_gpu, scores, train
+from recipes.training import IGNORE, Log, Pictures, Settings, half_kernels, on_gpu, on_test_set, train
 from torch import Tensor, nn
 
 from segship.models.unet import UNet
@@ -100,9 +100,8 @@ def main() -> None:
     facts = {"classes": about["names"], "colors": about["colors"], "scale": 1.0}
     (options.out / "camvid-unet.facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     best.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    miou, each = scores(confusion(best, read(options.data / "test"), settings, prepare, batch=8))
-    log.write(options.log, recipe="camvid-unet", test_miou=round(miou, 2), test_iou=dict(zip(about["names"], each, strict=True)))
-    print(f"test mIoU {miou:.2f}", dict(zip(about["names"], each, strict=True)))
+    judged = on_test_set(best, read(options.data / "test"), settings, prepare, about["names"], batch=8)
+    log.write(options.log, recipe="camvid-unet", **judged)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from recipes import streets
-from recipes.training import Settings, confusion, on_gpu, scores, train
+from recipes.training import Settings, on_gpu, on_test_set, train
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -181,10 +181,8 @@ def main() -> None:
 
     save(best, options.out / "scenes-segformer", CLASSES, COLORS, (options.input, options.input))
     best.load_state_dict({k: t.half().float() if t.is_floating_point() else t for k, t in best.state_dict().items()})
-    miou, each = scores(confusion(best, test, settings, prepare))
-    facts = {"recipe": "scenes-segformer", "input": options.input, "test_miou": round(miou, 2)}
-    log.write(options.log, **facts, test_iou=dict(zip(CLASSES, each, strict=True)))
-    print(f"test mIoU {miou:.2f}", dict(zip(CLASSES, each, strict=True)))
+    judged = on_test_set(best, test, settings, prepare, CLASSES)
+    log.write(options.log, recipe="scenes-segformer", input=options.input, **judged)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from recipes import streets
-from recipes.training import Settings, confusion, half_kernels, on_gpu, scores, train
+from recipes.training import Settings, half_kernels, on_gpu, on_test_set, train
 from torch import Tensor
 
 from segship.models.unet import UNet
@@ -62,9 +62,8 @@ def main() -> None:
     facts = {"classes": CLASSES, "colors": COLORS, "scale": 1.0}
     (options.out / "scenes-unet.facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     best.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    miou, each = scores(confusion(best, test, settings, prepare))
-    log.write(options.log, recipe="scenes-unet", test_miou=round(miou, 2), test_iou=dict(zip(CLASSES, each, strict=True)))
-    print(f"test mIoU {miou:.2f}", dict(zip(CLASSES, each, strict=True)))
+    judged = on_test_set(best, test, settings, prepare, CLASSES)
+    log.write(options.log, recipe="scenes-unet", **judged)
 
 
 if __name__ == "__main__":

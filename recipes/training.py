@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -217,6 +217,16 @@ def scores(counts: Tensor) -> tuple[float, list[float]]:
     hits = counts.diagonal().double()
     each = 100 * hits / (counts.sum(0) + counts.sum(1) - hits).clamp(min=1)
     return float(each.mean()), [round(float(value), 2) for value in each]
+
+
+def on_test_set(
+    net: nn.Module, data: Pictures, settings: Settings, prepare: Prepare, names: Sequence[str], *, batch: int = 25
+) -> dict[str, Any]:
+    """What the log says of the test set: mean intersection over union and that of each class, percent; printed, too."""
+    miou, each = scores(confusion(net, data, settings, prepare, batch))
+    by_name = dict(zip(names, each, strict=True))
+    print(f"test mIoU {miou:.2f}", by_name)
+    return {"test_miou": round(miou, 2), "test_iou": by_name}
 
 
 def train(

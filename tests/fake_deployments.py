@@ -146,6 +146,14 @@ def searched() -> Deployment:
     return passed(candidates=tuple(candidates), searches=(found,))
 
 
+def mixed(deployment: Deployment) -> Deployment:
+    """The same, the chosen engine being a mixed one."""
+    candidates = (
+        replace(each, name=f"{each.backend} mixed", precision="mixed") if each.chosen else each for each in deployment.candidates
+    )
+    return replace(deployment, candidates=tuple(candidates))
+
+
 def without_labels() -> Deployment:
     """The same on plain images: no metric, and the drop is what the agreement lacks."""
     candidates = tuple(

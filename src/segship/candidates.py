@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segship.backends import DEPLOYABLE, load_backend, usable_backend
+from segship.backends import DEPLOYABLE, deployable_backend, load_backend
 from segship.core.errors import BackendUnavailable, BadArgument, BuildFailed
 from segship.core.graph import Graph
 from segship.evidence import gains
@@ -24,14 +24,14 @@ _PLANNED = "mixed"
 def wanted_candidates(options: Options) -> list[Candidate]:
     """Every backend and precision to try; those that cannot be tried here carry the reason.
 
-    Raises :class:`BadArgument` for FP16 (no backend here runs it on this processor), and for a plan with it or an unknown recipe,
-    :class:`BackendUnavailable` when the one backend asked for is missing.
+    Raises :class:`BadArgument` for FP16 (no backend here runs it on this processor), for a plan with it or an unknown recipe, and
+    for a backend that makes no engine of a graph, :class:`BackendUnavailable` when the one backend asked for is missing.
     """
     if options.plan is not None and options.plan.recipe is not None:
         parse_recipe(options.plan.recipe)
     names = DEPLOYABLE if options.backend == "auto" else (options.backend,)
     if options.backend != "auto":
-        usable_backend(options.backend)
+        deployable_backend(options.backend)
     candidates = []
     for name in names:
         backend = load_backend(name)

@@ -6,25 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from segship.core.errors import BadDataset
 from segship.core.graph import Graph
 from segship.core.precision import PrecisionPlan
 from segship.core.progress import Progress, silent
 from segship.core.spec import Size
-from segship.datasets import open_dataset
-from segship.datasets.dataset import strided
 from segship.graph.calibrate import Calibration
 from segship.graph.inner_sums import tensors_for_half, with_inner_sums
 from segship.graph.plan import half_plan
-from segship.observing import on_images
-from segship.pipeline import ModelPredictor
+from segship.observing import images_of, on_images
 from segship.predictor import Predictor
-
-AT_MOST_IMAGES = 64
 
 
 def plan_on_folder(
-    model: ModelPredictor,
+    model: Predictor,
     graph: Graph,
     data: Path,
     precision: Literal["fp16", "bf16"],
@@ -32,32 +26,11 @@ def plan_on_folder(
     image_size: Size | None = None,
     progress: Progress = silent,
 ) -> PrecisionPlan:
-    """:func:`observed_plan` on at most ``AT_MOST_IMAGES`` images of a folder, evenly strided; labels are not read.
+    """:func:`observed_plan` on the images of a folder that :func:`segship.observing.images_of` chooses, and with its errors.
 
-    ``image_size``: the size that ``graph`` was made for, if one. Raises :class:`BadDataset` for a folder without images, and for
-    images of another size.
+    ``image_size``: the size that ``graph`` was made for, if one.
     """
-    return observed_plan(model, graph, images_in(data, model, image_size), precision, progress=progress)
-
-
-def images_in(data: Path, model: ModelPredictor, image_size: Size | None) -> list[Path]:
-    """At most ``AT_MOST_IMAGES`` of a folder, evenly strided, all of ``image_size`` if it is one.
-
-    Raises :class:`BadDataset` for a folder without images, and for images of another size.
-    """
-    samples = open_dataset(data, model.spec.task).samples
-    images = [samples[index].image for index in strided(range(len(samples)), min(AT_MOST_IMAGES, len(samples)))]
-    for image in images:
-        _check_size(image, model.size_of(image), image_size)
-    return images
-
-
-def _check_size(image: Path, found: Size, wanted: Size | None) -> None:
-    if wanted is not None and found != wanted:
-        raise BadDataset(
-            f"{image} has {found[0]} x {found[1]} pixels, the graph is made for {wanted[0]} x {wanted[1]} (height x width): "
-            "give images of that size, or leave the size free"
-        )
+    return observed_plan(model, graph, images_of(data, model.spec, image_size), precision, progress=progress)
 
 
 def observed_plan(

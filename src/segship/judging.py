@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -174,11 +175,12 @@ class Judge:
 
     def time(self, tried: Sequence[Tried], schedule: Schedule, threads: int) -> list[Tried]:
         """All candidates with their timings, PyTorch in front as one more: in turns, network alone and image file to mask."""
-        engines = {each.record.name: load_engine(each.engine.path, threads=threads) for each in tried if each.engine is not None}
-        predictors: dict[str, Predictor] = {REFERENCE: self._model, **engines}
-        timings = time_all(predictors, self._samples[0].image, machine(threads), schedule, self._progress)
-        for engine in engines.values():
-            engine.close()
+        predictors: dict[str, Predictor] = {REFERENCE: self._model}
+        with ExitStack() as opened:
+            for each in tried:
+                if each.engine is not None:
+                    predictors[each.record.name] = opened.enter_context(load_engine(each.engine.path, threads=threads))
+            timings = time_all(predictors, self._samples[0].image, machine(threads), schedule, self._progress)
         reference = Candidate(
             name=REFERENCE, backend="torch", precision="fp32", metric=self.reference_metric(tried), drop=0.0, agreement=100.0
         )

@@ -11,8 +11,15 @@ import msgspec
 from segship.backends.onnxruntime import open_graph
 from segship.core.backend import Array, Session
 from segship.core.environment import cache_folder
+from segship.core.errors import BadDataset
 from segship.core.graph import Graph
+from segship.core.spec import ModelSpec, Size
+from segship.datasets import open_dataset
+from segship.datasets.dataset import strided
+from segship.datasets.images import image_size as size_of
 from segship.predictor import Predictor
+
+AT_MOST_IMAGES = 64
 
 
 class OnImages(TypedDict):
@@ -39,3 +46,21 @@ def on_images(model: Predictor, graph: Graph, images: Sequence[Path], *, cache: 
         open_session=open_graph,
         cache=cache or (kept / "calibration" if kept is not None else None),
     )
+
+
+def images_of(data: Path, spec: ModelSpec, image_size: Size | None) -> list[Path]:
+    """At most ``AT_MOST_IMAGES`` image files of a folder, evenly strided; labels are not read.
+
+    ``image_size``: the (height, width) that a graph was made for, None where it takes any.
+    Raises :class:`BadDataset` for a folder without images, and for images of another size.
+    """
+    samples = open_dataset(data, spec.task).samples
+    images = [samples[index].image for index in strided(range(len(samples)), min(AT_MOST_IMAGES, len(samples)))]
+    for image in images:
+        found = size_of(image, exif_orientation=spec.image.exif_orientation)
+        if image_size is not None and image_size != found:
+            raise BadDataset(
+                f"{image} has {found[0]} x {found[1]} pixels, the graph is made for {image_size[0]} x {image_size[1]} "
+                "(height x width): give images of that size, or leave the size free"
+            )
+    return images

@@ -174,8 +174,8 @@ def with_plan(graph: Graph, plan: PrecisionPlan) -> Graph:
     check_plan(graph, plan)
     if "int8" in plan.precisions:
         raise BadArgument(
-            "a plan with INT8 needs images to learn ranges from, and none are given here: add --data to segship export, "
-            "or use segship deploy --plan"
+            "a plan with INT8 needs images to learn ranges from, and none are given here: add --data to segship export or build, "
+            "or use segship deploy --plan, which judges the engine, too"
         )
     return written(graph, plan)
 
@@ -186,8 +186,8 @@ def check_precisions(plan: PrecisionPlan, backend: str) -> None:
     missing = sorted((plan.precisions & {"fp16", "bf16"}) - set(known))
     if missing:
         raise BadArgument(
-            f"{backend} has no kernels for {' and '.join(missing)}, it runs {' and '.join(known)}: choose one of these, "
-            "or write the graph for another machine with segship export"
+            f"{backend} has no kernels for {' and '.join(missing)}, it runs {' and '.join(known) or 'nothing'}: "
+            "choose one of these, or write the graph for another machine with segship export"
         )
 
 

@@ -170,10 +170,8 @@ class EnginePredictor(Predictor):
 
     def profile(self, image: ImageLike) -> Profile:
         """Where the network's time goes on one image, as the runtime itself measures it; of sliding windows, on one of them."""
-        prepared = self.prepare(image)
-        feeds = self.feeds(middle_window(prepared.tensor, self.spec.slide), prepared.frame)
         backend = usable_backend(self.engine.manifest.backend)
-        return backend.profile(self.engine.network, self.signature, feeds, threads=self._threads)
+        return backend.profile(self.engine.network, self.signature, self.network_feeds(image), threads=self._threads)
 
 
 def load_engine(path: Path | str, *, threads: int | None = None) -> EnginePredictor:

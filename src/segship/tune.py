@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from segship.backends import usable_backend
+from segship.backends import deployable_backend
 from segship.core.errors import BadArgument
 from segship.core.plan_file import write_plan
 from segship.core.progress import Progress, silent
@@ -52,9 +52,13 @@ def tune(
     before it ends. Raises :class:`segship.core.errors.BadInput` and its kinds.
     """
     output = Path(output)
-    backend = usable_backend(options.backend)
-    if "int8" not in backend.TRAITS.precisions or backend.TRAITS.source != "graph":
-        raise BadArgument(f"the backend {backend.NAME} runs no INT8, so there is nothing to tune: choose onnxruntime or openvino")
+    if output.is_dir():  # found out now, not after half an hour
+        raise BadArgument(f"{output} is a folder, and the plan is a file: name one with -o, for instance {output / 'plan.toml'}")
+    known = deployable_backend(options.backend).TRAITS.precisions
+    if "int8" not in known:
+        raise BadArgument(
+            f"the backend {options.backend} runs {' and '.join(known)}, no INT8, so there is nothing to tune: choose another"
+        )
     trial = set_up(checkpoint, data, options, Stages(progress), progress, **facts)
     deadline = time.monotonic() + 60 * options.budget_minutes
     folder = output.with_name(f".{output.name}.search")

@@ -15,18 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segship.cli import main
+from cli.command import run, sentence
 from segship.core import engine as engine_module
 from segship.core.engine import Engine
 from segship.core.environment import Processor
 from segship.pipeline import build, export, load_model
-
-
-def run(*words: object) -> int:
-    """Exit code of a command."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +33,6 @@ def image(tmp_path: Path) -> Path:
     file = tmp_path / "photo.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(file)
     return file
-
-
-def sentence(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on standard error that starts with the program's name."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segship: ")]
-    assert len(lines) == 1
-    return lines[0]
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -9,18 +9,11 @@ import onnx
 import pytest
 import torch
 
-from segship.cli import main
+from cli.command import refused, run
 from segship.core.plan_file import read_plan, write_plan
 from segship.core.precision import Keep, PrecisionPlan
 
 FACTS = ("--fact", "scale=1.0", "--image-size", "64x96")
-
-
-def run(*words: object) -> int:
-    """Exit code of a command."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    return int(ended.value.code or 0)
 
 
 def weight_types(file: Path) -> set[int]:
@@ -54,16 +47,16 @@ def test_a_plan_that_cannot_be_is_refused(
     plan: PrecisionPlan, expected: str, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_plan(plan, tmp_path / "plan.toml")
-    assert run("export", tiny_checkpoint, "--plan", tmp_path / "plan.toml", *FACTS, "-o", tmp_path / "a.onnx") == 2
-    assert expected in capsys.readouterr().err
+    words = ("export", tiny_checkpoint, "--plan", tmp_path / "plan.toml", *FACTS, "-o", tmp_path / "a.onnx")
+    assert expected in refused(capsys, *words)
     assert not (tmp_path / "a.onnx").exists()
 
 
 def test_build_refuses_half_precision_where_it_would_run_in_float32(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("build", tiny_checkpoint, "--precision", "fp16", *FACTS, "-o", tmp_path / "a.engine") == 2
-    assert "has no kernels for fp16" in capsys.readouterr().err
+    words = ("build", tiny_checkpoint, "--precision", "fp16", *FACTS, "-o", tmp_path / "a.engine")
+    assert "has no kernels for fp16" in refused(capsys, *words)
     assert not (tmp_path / "a.engine").exists()
 
 
@@ -71,8 +64,7 @@ def test_a_precision_and_a_plan_are_one_too_many(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--precision", "fp16", "--plan", tmp_path / "plan.toml")
-    assert run("export", tiny_checkpoint, *words, *FACTS, "-o", tmp_path / "a.onnx") == 2
-    assert "leave one out" in capsys.readouterr().err
+    assert "leave one out" in refused(capsys, "export", tiny_checkpoint, *words, *FACTS, "-o", tmp_path / "a.onnx")
 
 
 @pytest.fixture
@@ -131,6 +123,6 @@ def test_data_that_cannot_show_ranges_is_refused(
     empty = tmp_path / "empty"
     empty.mkdir()
     filled = [word.format(scenes=scenes, empty=empty) for word in words]
-    assert run("export", tiny_checkpoint, "--fact", "scale=1.0", *filled, "-o", tmp_path / "a.onnx") == 2
-    assert expected.format(empty=empty) in capsys.readouterr().err
+    said = refused(capsys, "export", tiny_checkpoint, "--fact", "scale=1.0", *filled, "-o", tmp_path / "a.onnx")
+    assert expected.format(empty=empty) in said
     assert sorted(each.name for each in tmp_path.iterdir()) == ["empty"]

@@ -7,25 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from segship.cli import main
+from cli.command import refused, run
 from segship.core.plan_file import write_plan
 from segship.core.precision import Keep, PrecisionPlan
 from segship.pipeline import build, export, load_model
 
 
-def run(*words: object) -> int:
-    """Exit code of a command."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    return int(ended.value.code or 0)
-
-
-@pytest.mark.parametrize(("backend", "expected"), [("reference", "runs no INT8"), ("tensorflow", "the backends are")])
-def test_a_backend_that_cannot_be_tuned(
-    backend: str, expected: str, scene_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("null", "computes nothing: choose onnxruntime or openvino"),
+        ("reference", "is PyTorch itself"),
+        ("tensorflow", "the backends are"),
+    ],
+)
+@pytest.mark.parametrize("command", ["tune", "deploy"])
+def test_a_backend_that_makes_no_engine_to_choose(
+    command: str,
+    backend: str,
+    expected: str,
+    scene_checkpoint: Path,
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run("tune", scene_checkpoint, "--data", scenes, "--backend", backend, "-o", tmp_path / "plan.toml") == 2
-    assert expected in capsys.readouterr().err
+    words = ("--data", scenes, "--backend", backend, "-o", tmp_path / "out")
+    assert expected in refused(capsys, command, scene_checkpoint, *words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -49,8 +56,7 @@ def test_a_plan_that_deploy_refuses(
 ) -> None:
     write_plan(plan, tmp_path / "plan.toml")
     words = ("--data", scenes, "--backend", "onnxruntime", "--plan", tmp_path / "plan.toml", "--fact", "scale=1.0")
-    assert run("deploy", scene_checkpoint, *words, *more, "-o", tmp_path / "a.engine") == 2
-    assert expected in capsys.readouterr().err
+    assert expected in refused(capsys, "deploy", scene_checkpoint, *words, *more, "-o", tmp_path / "a.engine")
     assert not (tmp_path / "a.engine").exists()
 
 
@@ -64,3 +70,18 @@ def test_a_profile_as_a_table_and_as_json(tiny_checkpoint: Path, tmp_path: Path,
     kernels = json.loads(capsys.readouterr().out)["kernels"]
     assert len(kernels) > 20
     assert {kernel["role"] for kernel in kernels} <= {"float", "convert"}
+
+
+def test_a_plan_that_would_be_a_folder_is_refused_before_the_search(
+    scene_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--data", scenes, "--backend", "onnxruntime", "-o", tmp_path)
+    assert "is a folder, and the plan is a file" in refused(capsys, "tune", scene_checkpoint, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("--image", "a.jpg"), ("--threads", "2")])
+def test_how_to_profile_without_a_profile_is_refused(
+    words: tuple[str, ...], tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "add --profile, or leave them out" in refused(capsys, "inspect", tiny_checkpoint, *words)

@@ -7,23 +7,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from segship import load_model
 from segship.backends import load_backend
-from segship.pipeline import ModelPredictor, build, export
+from segship.core.graph import Graph
+from segship.pipeline import ModelPredictor, build
 from segship.quantiser import Quantiser
 
-SIZE = (64, 96)
-
 
 @pytest.fixture(scope="module")
-def model(scene_checkpoint: Path) -> ModelPredictor:
-    return load_model(scene_checkpoint, scale=1.0)
-
-
-@pytest.fixture(scope="module")
-def quantiser(model: ModelPredictor, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Quantiser:
-    graph = export(model, image_size=SIZE)
-    return Quantiser(model, graph, sorted(scenes.glob("*.jpg")), cache=tmp_path_factory.mktemp("cache"))
+def quantiser(
+    scene_model: ModelPredictor, scene_graph: Graph, scenes: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Quantiser:
+    return Quantiser(scene_model, scene_graph, sorted(scenes.glob("*.jpg")), cache=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

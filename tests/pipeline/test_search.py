@@ -12,7 +12,7 @@ from msgspec import convert
 
 import segship.search.mixed as mixed
 import segship.search.search as search
-from segship.cli import main
+from cli.command import run as command
 from segship.core.plan_file import read_plan
 from segship.core.precision import PrecisionPlan
 from segship.core.profile import Profile
@@ -111,13 +111,6 @@ def test_the_search_finds_the_planted_layer_and_resumes(
     assert again.deployment.searches[0].engines + built == found.engines
     assert again.deployment.searches[0].plan == found.plan
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
-
-
-def command(*words: object) -> int:
-    """Exit code of a command."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    return int(ended.value.code or 0)
 
 
 @pytest.mark.slow

@@ -10,30 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segship import load_model
 from segship.backends import load_backend
 from segship.core.errors import BuildFailed
+from segship.core.graph import Graph
 from segship.core.predictions import Instances, PanopticMap, Segment, SemanticMap
 from segship.datasets import Dataset, Sample, for_model, open_dataset
 from segship.diagnostics import ALIKE, classes_of, classes_seen, diagnose, enough, not_clipped, same_input, thumbnail, varied
 from segship.graph.calibrate import Ranges
 from segship.graph.histogram import Clipping, Range
-from segship.pipeline import ModelPredictor, build, export
+from segship.pipeline import ModelPredictor, build
 from segship.quantiser import Quantiser
 
-SIZE = (64, 96)
-
 
 @pytest.fixture(scope="module")
-def model(scene_checkpoint: Path) -> ModelPredictor:
-    return load_model(scene_checkpoint, scale=1.0)
-
-
-@pytest.fixture(scope="module")
-def quantiser(model: ModelPredictor, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Quantiser:
-    return Quantiser(
-        model, export(model, image_size=SIZE), sorted(scenes.glob("*.jpg"))[:3], cache=tmp_path_factory.mktemp("cache")
-    )
+def quantiser(
+    scene_model: ModelPredictor, scene_graph: Graph, scenes: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Quantiser:
+    return Quantiser(scene_model, scene_graph, sorted(scenes.glob("*.jpg"))[:3], cache=tmp_path_factory.mktemp("cache"))
 
 
 def ranges(images: int, moved: dict[str, float]) -> Ranges:
@@ -50,16 +43,18 @@ def test_ranges_that_still_move_ask_for_more_images() -> None:
     assert "at least 8" in enough(ranges(4, still)).advice
 
 
-def test_a_picture_hardly_changed_is_found_and_another_scene_is_not(model: ModelPredictor, scenes: Path, tmp_path: Path) -> None:
+def test_a_picture_hardly_changed_is_found_and_another_scene_is_not(
+    scene_model: ModelPredictor, scenes: Path, tmp_path: Path
+) -> None:
     files = sorted(scenes.glob("*.jpg"))[:3]
     pixels = np.asarray(Image.open(files[0]))
     brighter = tmp_path / "brighter.png"
     Image.fromarray(np.clip(pixels * 0.9 + 20, 0, 255).astype(np.uint8)[1:, 1:]).save(brighter)
-    assert varied([(file.name, thumbnail(model, file)) for file in files]).passed
-    found = varied([(file.name, thumbnail(model, file)) for file in (*files, brighter)])
+    assert varied([(file.name, thumbnail(scene_model, file)) for file in files]).passed
+    found = varied([(file.name, thumbnail(scene_model, file)) for file in (*files, brighter)])
     assert not found.passed
     assert f"1 of 4 images show nearly the same as another ({files[0].name} and brighter.png)" in found.found
-    first, other = (thumbnail(model, file) for file in files[:2])
+    first, other = (thumbnail(scene_model, file) for file in files[:2])
     assert float(first @ other) < ALIKE - 0.05
 
 
@@ -99,11 +94,13 @@ def test_clipping_that_harms_is_told_apart_from_clipping_that_helps(quantiser: Q
     assert not_clipped(()).passed
 
 
-def test_a_whole_diagnosis_of_three_scenes(quantiser: Quantiser, model: ModelPredictor, scenes: Path, tmp_path: Path) -> None:
-    dataset: Dataset = for_model(open_dataset(scenes, "semantic"), model.spec)
+def test_a_whole_diagnosis_of_three_scenes(
+    quantiser: Quantiser, scene_model: ModelPredictor, scenes: Path, tmp_path: Path
+) -> None:
+    dataset: Dataset = for_model(open_dataset(scenes, "semantic"), scene_model.spec)
     samples = [sample for sample in dataset.samples if sample.image in quantiser.images]
     engine = build(quantiser.quantised(load_backend("onnxruntime").TRAITS), "onnxruntime", tmp_path / "tiny.engine")
-    found = diagnose(quantiser, model, dataset, samples, engine)
+    found = diagnose(quantiser, scene_model, dataset, samples, engine)
     assert [check.question for check in found.checks] == [
         "enough images",
         "different images",
@@ -117,13 +114,15 @@ def test_a_whole_diagnosis_of_three_scenes(quantiser: Quantiser, model: ModelPre
     assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found
 
 
-def test_an_engine_that_is_fed_other_numbers_is_an_error(model: ModelPredictor, quantiser: Quantiser, tmp_path: Path) -> None:
+def test_an_engine_that_is_fed_other_numbers_is_an_error(
+    scene_model: ModelPredictor, quantiser: Quantiser, tmp_path: Path
+) -> None:
     engine = build(quantiser.plain(load_backend("onnxruntime").TRAITS), "onnxruntime", tmp_path / "tiny.engine")
-    assert same_input(model, engine, quantiser.images[0]).passed
+    assert same_input(scene_model, engine, quantiser.images[0]).passed
     image = msgspec.structs.replace(
-        model.spec.image, normalise=msgspec.structs.replace(model.spec.image.normalise, scale=1 / 128)
+        scene_model.spec.image, normalise=msgspec.structs.replace(scene_model.spec.image.normalise, scale=1 / 128)
     )
-    other = model.with_spec(msgspec.structs.replace(model.spec, image=image))
+    other = scene_model.with_spec(msgspec.structs.replace(scene_model.spec, image=image))
     with pytest.raises(BuildFailed, match="calibrated with other numbers than it is fed"):
         same_input(other, engine, quantiser.images[0])
 

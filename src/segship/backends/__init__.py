@@ -33,3 +33,12 @@ def usable_backend(name: str) -> Backend:
     if problem := backend.probe():
         raise BackendUnavailable(f"the backend {name} cannot be used here: {problem}")
     return backend
+
+
+def deployable_backend(name: str) -> Backend:
+    """The usable backend ``name``; :class:`BadArgument` where it compiles no graph or computes nothing: no engine to choose."""
+    traits = usable_backend(name).TRAITS
+    if traits.source != "graph" or not traits.precisions:
+        what = "computes nothing" if traits.source == "graph" else "is PyTorch itself, which all engines are compared with"
+        raise BadArgument(f"the backend {name} {what}: choose {' or '.join(DEPLOYABLE)}")
+    return load_backend(name)

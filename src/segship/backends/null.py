@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from segship.core.graph import Graph
 
 NAME = "null"
-TRAITS = Traits(precisions=("fp32", "int8"), activations="unsigned", int8_ops=("Conv", "ConvTranspose", "MatMul", "Gemm"))
+TRAITS = Traits(precisions=())
 
 
 def version() -> str:

@@ -108,7 +108,10 @@ def build(source: Graph, into: Path) -> Built:
     fuse(optimised.graph)
     onnx_ir.save(optimised, into / MODEL)
     return Built(
-        options={"graph_optimization_level": "ORT_ENABLE_ALL, applied at the build"},
+        options={
+            "graph_optimization_level": "ORT_ENABLE_ALL, applied at the build",
+            "disabled_optimizers": ", ".join(_SLOWER_FUSIONS),
+        },
         version=version(),
         precision=compare_precisions(source.asked(), _layers(optimised)),
     )

@@ -56,7 +56,7 @@ def _run(words: list[str]) -> int:
         hint = f" (see segship {error.ctx.info_name} --help)" if error.ctx and error.ctx.info_name != "segship" else ""
         return _failed(f"{error.format_message().rstrip('.')}{hint}", 2, words)
     except (KeyboardInterrupt, click.exceptions.Abort):
-        return _failed("interrupted; nothing half-written was left, and calibration goes on where it stopped", 130, words)
+        return _failed("interrupted; nothing half-written was left; calibration and search go on where they stopped", 130, words)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _BUILD_PACKAGES:
             raise

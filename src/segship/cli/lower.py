@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Folder of images that show which layers fp16 or bf16 cannot hold (these stay fp32), or the ranges of a plan with int8.",
+    help="Folder of images that show which layers fp16 or bf16 cannot hold (these stay fp32), or the ranges of a plan with INT8.",
 )
 @click.option(
     "--plan-output", type=click.Path(path_type=Path), help="Where the plan goes; default with --precision: NAME.plan.toml beside."
@@ -51,28 +51,24 @@ def export(
     from segship.core.files import write_atomically
     from segship.core.plan_file import write_plan
     from segship.half import plan_on_folder
-    from segship.lowering import with_int8
+    from segship.lowering import lowered
     from segship.pipeline import export as run
-    from segship.pipeline import load_model, with_plan
+    from segship.pipeline import load_model
 
+    if full_masks and logits:
+        raise BadArgument("--full-masks and --logits both say what the graph gives: leave one out")
     asked, size, is_half = _plan(precision, plan), _size(image_size), precision in ("fp16", "bf16")
-    is_integer = "int8" in asked.precisions
-    if data is not None and not is_half and not is_integer:
+    if data is not None and not is_half and "int8" not in asked.precisions:
         raise BadArgument(
             f"--data {data} is for --precision fp16 or bf16 or a --plan with INT8, whose ranges it shows, and {in_words(asked)} "
             "is asked: add one of these, or leave --data out"
         )
     model = load_model(checkpoint, **options.parsed_facts(facts))
-    if full_masks and logits:
-        raise BadArgument("--full-masks and --logits both say what the graph gives: leave one out")
     graph = run(model, image_size=size, output="instances" if full_masks else "logits" if logits else None)
     with Console() as progress:
         if data is not None and is_half:
             asked = plan_on_folder(model, graph, data, precision, image_size=size, progress=progress)
-        if data is not None and is_integer:
-            graph = with_int8(model, graph, asked, data, image_size=size, progress=progress)
-        else:
-            graph = with_plan(graph, asked)
+        graph, _ = lowered(model, graph, asked, data, image_size=size, progress=progress)
     write_atomically(output, graph.to_bytes())
     beside = plan_output or (output.with_suffix(".plan.toml") if data is not None and is_half else None)
     if beside is not None:
@@ -121,6 +117,7 @@ NOT_LOOKED_FOR = "no images were given, so layers that overflow were not looked 
 @options.full_masks
 @options.float_precision
 @options.plan
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of images that show the ranges of a plan with INT8.")
 @options.facts
 @options.as_json
 def build(
@@ -131,19 +128,25 @@ def build(
     full_masks: bool,
     precision: Any,
     plan: Path | None,
+    data: Path | None,
     facts: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Build an engine of CHECKPOINT without data: nothing is judged (deploy does that)."""
+    """Build an engine of CHECKPOINT: nothing is judged (deploy does that)."""
+    from segship.lowering import lowered
     from segship.pipeline import build as run
-    from segship.pipeline import check_precisions, load_model, with_plan
+    from segship.pipeline import check_precisions, load_model
     from segship.pipeline import export as export_graph
 
-    asked = _plan(precision, plan)
+    asked, size = _plan(precision, plan), _size(image_size)
+    if data is not None and "int8" not in asked.precisions:
+        raise BadArgument(f"--data {data} shows the ranges of a --plan with INT8, and {in_words(asked)} is asked: leave it out")
     check_precisions(asked, backend)
     model = load_model(checkpoint, **options.parsed_facts(facts))
-    graph = export_graph(model, image_size=_size(image_size), output="instances" if full_masks else None)
-    engine = run(with_plan(graph, asked), backend, output or Path(f"{checkpoint.resolve().stem}.engine"))
+    graph = export_graph(model, image_size=size, output="instances" if full_masks else None)
+    with Console() as progress:
+        graph, calibration = lowered(model, graph, asked, data, image_size=size, progress=progress)
+    engine = run(graph, backend, output or Path(f"{checkpoint.resolve().stem}.engine"), calibration=calibration)
     if as_json:
         say_json({"engine": str(engine.path), "id": engine.manifest.id, "bytes": engine.size_bytes})
     else:

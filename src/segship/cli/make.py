@@ -46,16 +46,12 @@ def demo(output: Path, every: bool, as_json: bool) -> int:
 @click.option("--backend", default="auto", show_default=True, help="auto tries every backend that works here.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "fp16", "int8"]), default="auto", show_default=True)
 @options.plan
-@options.max_drop
 @click.option(
     "--size", type=click.Choice(["auto", "free"]), default="auto", show_default=True, help="free: any image size, always."
 )
-@options.budget
-@options.calibration_images
-@options.evaluation_images
+@options.search
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Engine directory; default: NAME.engine here.")
 @options.facts
-@options.threads
 @options.as_json
 def deploy(
     checkpoint: Path,
@@ -63,15 +59,11 @@ def deploy(
     backend: str,
     precision: Any,
     plan: Path | None,
-    max_drop: float,
     size: Any,
-    calibration_images: int,
-    evaluation_images: int,
-    budget_minutes: float,
     output: Path | None,
     facts: tuple[str, ...],
-    threads: int | None,
     as_json: bool,
+    **search: Any,
 ) -> int:
     """From CHECKPOINT and a folder of images to the fastest engine that is still right, with its evidence and report."""
     from segship.core.plan_file import read_plan
@@ -80,20 +72,11 @@ def deploy(
 
     if plan is not None and precision != "auto":
         raise BadArgument(f"--precision {precision} and --plan {plan} both say what to run in: leave one out")
-    search = Options(
-        backend=backend,
-        precision=precision,
-        plan=read_plan(plan) if plan is not None else None,
-        max_drop=max_drop,
-        size=size,
-        calibration_images=calibration_images,
-        evaluation_images=evaluation_images,
-        budget_minutes=budget_minutes,
-        threads=threads,
-    )
+    given = read_plan(plan) if plan is not None else None
+    asked = Options(backend=backend, precision=precision, plan=given, size=size, **search)
     target = output or Path(f"{checkpoint.resolve().stem}.engine")
     with Console() as progress:
-        delivered = run(checkpoint, data, target, options=search, progress=progress, **options.parsed_facts(facts))
+        delivered = run(checkpoint, data, target, options=asked, progress=progress, **options.parsed_facts(facts))
     if as_json:
         say_json(delivered.as_json())
     else:

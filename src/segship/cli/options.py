@@ -25,29 +25,38 @@ facts = click.option(
     help="A fact the checkpoint does not hold, as JSON or plain text (scale=1.0); may be given several times.",
 )
 float_precision = click.option(
-    "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="For the whole network; default: fp32. INT8 needs deploy."
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    help="For the whole network; default: fp32. INT8: --plan and --data, or segship deploy.",
 )
 plan = click.option("--plan", type=click.Path(path_type=Path), help="Precision plan, a TOML file: see docs/precision-plans.md.")
-max_drop = click.option(
+_max_drop = click.option(
     "--max-drop",
     type=click.FloatRange(0, 100),
     default=0.5,
     show_default=True,
     help="Points of the task's metric that may be lost.",
 )
-budget = click.option(
+_budget = click.option(
     "--budget-minutes",
     type=click.FloatRange(0),
     default=30.0,
     show_default=True,
     help="Time for the search of a plan: what was measured by then is judged.",
 )
-calibration_images = click.option("--calibration-images", type=click.IntRange(1), default=64, show_default=True)
-evaluation_images = click.option("--evaluation-images", type=click.IntRange(1), default=100, show_default=True)
+_calibration_images = click.option("--calibration-images", type=click.IntRange(1), default=64, show_default=True)
+_evaluation_images = click.option("--evaluation-images", type=click.IntRange(1), default=100, show_default=True)
 full_masks = click.option(
     "--full-masks", is_flag=True, help="Of instances: paste their masks at the image's size inside the network."
 )
 data = click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of images, with or without labels.")
+
+
+def search(command: _F) -> _F:
+    """Options of a command that judges engines on images, named as the fields of :class:`segship.trial.Options`."""
+    for option in (threads, _evaluation_images, _calibration_images, _budget, _max_drop):
+        command = option(command)
+    return command
 
 
 _NO_FACTS = (

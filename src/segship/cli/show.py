@@ -14,6 +14,7 @@ from segship.cli import options
 from segship.cli.console import say, say_json, table
 from segship.core.engine import MANIFEST, open_engine
 from segship.core.environment import package_version, processor
+from segship.core.errors import BadArgument
 
 
 @click.command()
@@ -28,6 +29,10 @@ def inspect(thing: Path, profile: bool, image: Path | None, facts: tuple[str, ..
     if profile:
         _profile(thing, image, threads, as_json)
         return
+    if image is not None or threads is not None:
+        raise BadArgument(
+            "--image and --threads say how to run a profile, and none is asked for: add --profile, or leave them out"
+        )
     if (thing / MANIFEST).is_file() or thing.name.endswith(".engine"):
         described = _described_engine(thing)
     elif thing.suffix == ".onnx":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,29 +21,13 @@ _STAYS = {"int8": "int8", "float": "float", "partly": "in part float", "slower":
 @options.path_argument("checkpoint")
 @options.data
 @click.option("--backend", required=True, help="The plan is measured on this backend's own engines.")
-@options.max_drop
-@options.budget
-@options.calibration_images
-@options.evaluation_images
+@options.search
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("plan.toml"), show_default=True, help="The plan to write."
 )
 @options.facts
-@options.threads
 @options.as_json
-def tune(
-    checkpoint: Path,
-    data: Path,
-    backend: str,
-    max_drop: float,
-    budget_minutes: float,
-    calibration_images: int,
-    evaluation_images: int,
-    output: Path,
-    facts: tuple[str, ...],
-    threads: int | None,
-    as_json: bool,
-) -> int:
+def tune(checkpoint: Path, data: Path, backend: str, output: Path, facts: tuple[str, ...], as_json: bool, **search: Any) -> int:
     """The fastest INT8 plan for CHECKPOINT that is still right, with what every exception costs. Exit code 1 if there is none.
 
     Use it with segship deploy --plan. An interrupted search goes on where it stopped.
@@ -51,16 +35,9 @@ def tune(
     from segship.trial import Options
     from segship.tune import tune as run
 
-    search = Options(
-        backend=backend,
-        max_drop=max_drop,
-        budget_minutes=budget_minutes,
-        calibration_images=calibration_images,
-        evaluation_images=evaluation_images,
-        threads=threads,
-    )
     with Console() as progress:
-        tuned = run(checkpoint, data, output, options=search, progress=progress, **options.parsed_facts(facts))
+        asked = Options(backend=backend, **search)
+        tuned = run(checkpoint, data, output, options=asked, progress=progress, **options.parsed_facts(facts))
     if as_json:
         say_json(tuned.as_json())
     else:
@@ -77,7 +54,7 @@ def _print(tuned: Tuned) -> None:
         say(f"{_groups('part of a group', found.finer)}\n")
     if found.stopped_early:
         say("  The time budget ended before everything was measured.")
-    say(f"  {found.engines} engines built, {len(found.judged)} plans judged, INT8 by {found.recipe}")
+    say(f"  {_count(found.engines, 'engine')} built, {_count(len(found.judged), 'plan')} judged, INT8 by {found.recipe}")
     if found.plan is None:
         say(f"  No plan: {tuned.candidate.skipped}\n")
         return
@@ -92,6 +69,10 @@ def _groups(title: str, rows: tuple[Sensitivity, ...]) -> str:
         [row.group or "all layers", str(row.layers), _number(row.loss), _number(row.saved_ms), _STAYS[row.stays]] for row in rows
     ]
     return table([title, "layers", "points lost alone", "ms saved", "runs in"], cells)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' if number != 1 else ''}"
 
 
 def _number(value: float | None) -> str:

@@ -27,7 +27,9 @@ Feeds = Mapping[str, Array]
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """What a backend can do, as data: graph passes adapt to it without knowing its name.
 
-    ``precisions``: what it really runs, not what it accepts (both CPU runtimes accept FP16 graphs and run them in FP32).
+    ``source``: what it compiles, a graph or the PyTorch model itself.
+    ``precisions``: what it really runs, not what it accepts (both CPU runtimes accept FP16 graphs and run them in FP32); empty
+    where it computes nothing.
     ``activations``: the INT8 form it runs fast and right. ``"unsigned"`` is uint8 with any zero point (0 after ReLU, which
     then needs no kernel of its own); ``"symmetric"`` is int8 with zero point 0 (TensorRT).
     ``int8_ops``: ONNX operators that have an INT8 kernel; Q/DQ around others is only cost.

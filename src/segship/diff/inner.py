@@ -6,7 +6,7 @@ Only tensors that the engine's own file holds are asked for, so that the fusion 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -16,6 +16,8 @@ from segship.core.backend import Array, Feeds
 from segship.core.engine import Engine
 from segship.core.errors import BadArgument
 from segship.core.graph import Graph
+from segship.diff.segment import values_of
+from segship.graph.passes.edit import constant_of
 
 _MODULES = {"onnxruntime": "segship.diff.inner_onnxruntime", "openvino": "segship.diff.inner_openvino"}
 
@@ -24,18 +26,21 @@ _MODULES = {"onnxruntime": "segship.diff.inner_onnxruntime", "openvino": "segshi
 class Held:
     """A value of the graph as the engine holds it: the engine's ``tensor``, and what turns it into the graph's value.
 
-    ``scale`` and ``zero_point`` where it is quantised; ``channels_last`` where its axes are (n, h, w, c).
+    ``scale`` and ``zero_point`` where it is quantised; ``channels_last`` where its axes are (n, h, w, c); ``unsqueezed``: axes of
+    size 1 that the value has not.
     """
 
     tensor: str
     scale: float | None = None
     zero_point: int = 0
     channels_last: bool = False
+    unsqueezed: tuple[int, ...] = ()
 
     def read(self, array: Array) -> Array:
         """The graph's value from the engine's tensor: real numbers, channels first."""
         if self.scale is not None:
             array = (array.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+        array = array.squeeze(self.unsqueezed) if self.unsqueezed else array
         return np.moveaxis(array, -1, 1) if self.channels_last else array
 
 
@@ -61,4 +66,20 @@ def open_inner(engine: Engine, graph: Graph) -> Inner:
         raise BadArgument(
             f"{engine.path} is of the backend {name}, whose inner tensors cannot be read: {' or '.join(_MODULES)} can"
         )
-    return cast(Inner, import_module(_MODULES[name]).open_inner(engine, graph))
+    inner = cast(Inner, import_module(_MODULES[name]).open_inner(engine, graph))
+    inner.held = _with_places(inner.held, graph)
+    return inner
+
+
+def _with_places(held: dict[str, Held], graph: Graph) -> dict[str, Held]:
+    """What is held, and the places of a TopK where only their Unsqueeze is.
+
+    At a tie the engine may choose another place than the graph does, and be right: what follows must be computed from its choice.
+    """
+    found = dict(held)
+    for places in [node.outputs[1] for node in graph.ir.graph if node.op_type == "TopK" and node.outputs[1].name not in held]:
+        for reader in places.consumers():
+            axes = constant_of(reader.inputs[1]) if reader.op_type == "Unsqueeze" else None
+            if axes is not None and (other := held.get(reader.outputs[0].name or "")) is not None:
+                found[places.name or ""] = replace(other, unsqueezed=tuple(axes.tolist()))
+    return {name: found[name] for name in values_of(graph.ir.graph) if name in found}

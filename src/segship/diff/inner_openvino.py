@@ -33,7 +33,7 @@ class OpenVinoInner:
 
     def effect(self, feeds: Feeds) -> float:
         """The engine's own results with all inner tensors asked for, beside those without."""
-        inner = [held.tensor for held in self.held.values() if held.tensor not in self._results]
+        inner = list(dict.fromkeys(held.tensor for held in self.held.values() if held.tensor not in self._results))
         alone = _run(_read(self._file), feeds, self._results)
         exposed = _read(self._file)
         exposed.add_outputs(inner)

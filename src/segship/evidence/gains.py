@@ -33,7 +33,10 @@ def pays(candidate: Candidate, candidates: Sequence[Candidate]) -> bool:
 
 
 def explained(candidate: Candidate, candidates: Sequence[Candidate]) -> str | None:
-    """``INT8 saves 9 %: 61 % of its time is in operators that stayed float (TopK 22 %, ...), 8 % in Q/DQ``; None if unknown."""
+    """What INT8 saves or costs beside its sibling, and :func:`time_in_words` of its profile; None without a profile.
+
+    ``INT8 saves 9 % of the network's time: 61 % is in operators that run in float (TopK 22 %), 8 % in casts, ...``
+    """
     other, profile = sibling(candidate, candidates), candidate.profile
     if profile is None or not profile.kernels:
         return None

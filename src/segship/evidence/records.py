@@ -132,8 +132,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One way to run the model that ``deploy`` tried (PyTorch eager FP32 is one too), with all that was found out.
 
     ``name`` such as ``"openvino int8"``; ``chosen`` marks the delivered one; ``skipped`` says why it was not tried,
-    or why it cannot be chosen although it was. ``metric`` in points of the task's metric (mIoU), None without labels;
-    ``drop`` is PyTorch's metric minus this one's (without labels: 100 minus agreement). ``plan``: where a search found one.
+    or why it cannot be chosen although it was. ``metric`` in points of the task's own (mIoU, mask AP, PQ), None without labels;
+    ``drop`` is PyTorch's metric minus this one's (without labels: 100 minus agreement). ``plan``: a mixed one's, found or given.
     ``profile``: where the time goes, of the chosen one and of those that INT8 does not make much faster.
     """
 

@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from segship.graph.passes.edit import constant_of
 
-LETS_FACTORS_PASS = ("AveragePool", "LeakyRelu", "MaxPool", "PRelu", "Relu")
-"""Operators that work on each channel alone, and f(a x) = a f(x) for positive a."""
+_POOLS = ("AveragePool", "MaxPool")
+LETS_FACTORS_PASS = (*_POOLS, "LeakyRelu", "PRelu", "Relu")
+"""Operators that work on each channel alone, and f(a x) = a f(x) for positive a; pools do where the channels are axis 1."""
 
 
 class Slot(NamedTuple):
@@ -79,7 +80,7 @@ def _last_of_chain(value: ir.Value, axis: int, makers: list[Slot]) -> tuple[ir.V
             if value.shape is None or axis != len(value.shape) - 1 or bias.shape[0] != value.shape[axis]:
                 break
             makers = [*makers, Slot(node, 1 - index, 0)]
-        elif node.op_type not in LETS_FACTORS_PASS or index != 0:
+        elif node.op_type not in LETS_FACTORS_PASS or index != 0 or (node.op_type in _POOLS and axis != 1):
             break
         value = node.outputs[0]
     return value, axis, makers

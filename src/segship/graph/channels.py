@@ -32,6 +32,7 @@ ChannelValues = dict[str, NDArray[np.float64]]
 class ChannelStatistics:
     """What to fold: the outputs of ``graph``, each of shape (channels,) and called ``NAME/channels``, on ``images``.
 
+    Both ways raise :class:`BuildFailed` without images. An interrupted run goes on where it stopped, if there is a ``cache``.
     The other fields are those of :class:`segship.graph.calibrate.Calibration`.
     """
 
@@ -55,6 +56,8 @@ class ChannelStatistics:
             raise BuildFailed("there is no image to calibrate on: INT8 needs at least one, a few dozen are better")
         file = self.cache / f"{self._key(how)}.npz" if self.cache is not None else None
         names = {output.name: output.name.removesuffix(CHANNELS) for output in self.graph.signature.outputs}
+        if not names:  # a recipe may ask for what this graph has no place for
+            return {}
         found, done = _read(file, set(names.values()))
         if done == len(self.images):
             return found

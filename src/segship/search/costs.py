@@ -13,7 +13,7 @@ from segship.backends import load_backend
 from segship.core.precision import PrecisionPlan
 from segship.core.progress import Progress
 from segship.evidence.searches import RecipeLoss
-from segship.graph.int8_recipe import METHODS, Recipe
+from segship.graph.int8_recipe import DEFAULT, METHODS, Recipe
 from segship.graph.passes.insert_qdq import quantisable_layers
 from segship.quantiser import Quantiser
 from segship.search.front import Item
@@ -66,8 +66,11 @@ class Costs:
 
     @cached_property
     def recipes(self) -> list[RecipeLoss]:
-        """What was lost by every way to choose ranges, then by what can be done on top of the best of them."""
-        losses = self._losses([Recipe(method) for method in METHODS], [])
+        """What was lost by every way to choose ranges, then by what can be done on top of the best of them.
+
+        The usual way comes first: it is what there is when time is up.
+        """
+        losses = self._losses([Recipe(method) for method in sorted(METHODS, key=lambda method: method != DEFAULT.method)], [])
         return self._losses(self._quantiser.refinements(_best(losses)), losses)
 
     def _losses(self, recipes: Sequence[Recipe], before: list[RecipeLoss]) -> list[RecipeLoss]:

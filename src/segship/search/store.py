@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,7 +30,7 @@ _SCHEDULE = Schedule(rounds=7, runs_per_turn=2, budget_s=20)
 
 
 class _Measured(msgspec.Struct):
-    """By key of plan and recipe: points lost and profiles; by all keys of what was timed side by side: milliseconds."""
+    """Points lost by key of plan and recipe, profiles by that and the threads, milliseconds by all that was timed in turns."""
 
     losses: dict[str, float] = {}
     profiles: dict[str, Profile] = {}
@@ -39,7 +40,8 @@ class _Measured(msgspec.Struct):
 class EngineStore:
     """Engines of one graph on one backend, by plan and recipe, in ``folder``.
 
-    ``references``: PyTorch's predictions of ``probes``, asked for once and only when something must be measured.
+    ``references``: PyTorch's predictions of ``probes``, asked for once and only when something must be measured. ``threads`` is
+    what engines run on: times of another number are measured again, engines and losses are not.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class EngineStore:
 
     def profile(self, plan: PrecisionPlan, recipe: Recipe) -> Profile:
         """Where the time of the plan's engine goes on the first probe."""
-        key = _key(plan, recipe)
+        key = self._on_threads(_key(plan, recipe))
         if key not in self._measured.profiles:
             with self._open(plan, recipe) as predictor:
                 self._measured.profiles[key] = predictor.profile(self._probes[0])
@@ -97,14 +99,17 @@ class EngineStore:
     def times(self, plans: Sequence[PrecisionPlan], recipe: Recipe) -> list[float]:
         """Milliseconds of each plan's network on the first probe, in turns, as little disturbed as can be."""
         keys = [_key(plan, recipe) for plan in plans]
-        together = " ".join(keys)
+        together = self._on_threads(*keys)
         if together not in self._measured.times:
-            predictors = [self._open(plan, recipe) for plan in plans]
-            self._measured.times[together] = self._side_by_side(dict(zip(keys, predictors, strict=True)))
-            for predictor in predictors:
-                predictor.close()
+            with ExitStack() as opened:
+                predictors = [opened.enter_context(self._open(plan, recipe)) for plan in plans]
+                self._measured.times[together] = self._side_by_side(dict(zip(keys, predictors, strict=True)))
             self._save()
         return self._measured.times[together]
+
+    def _on_threads(self, *keys: str) -> str:
+        """Key of what the number of threads changes, too."""
+        return " ".join((*keys, f"on {self._threads}"))
 
     def _side_by_side(self, predictors: dict[str, EnginePredictor]) -> list[float]:
         probe = self._probes[0]
@@ -128,7 +133,7 @@ class EngineStore:
 def _key(plan: PrecisionPlan, recipe: Recipe) -> str:
     """Short hash of what decides the numbers: where layers run in what, not why."""
     places = [(keep.where, keep.precision) for keep in plan.keep]
-    return sha256(msgspec.json.encode((plan.default, places, recipe))).hexdigest()[:16]
+    return sha256(msgspec.json.encode((plan.default, plan.rest, places, recipe))).hexdigest()[:16]
 
 
 def _read(file: Path) -> _Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,12 @@ def test_a_damaged_cache_counts_as_none(damage: bytes, tmp_path: Path) -> None:
     (file,) = cache.iterdir()
     file.write_bytes(damage)
     assert np.array_equal(statistics(files, cache).maxima()["image"], expected["image"])
+
+
+def test_nothing_to_observe_runs_nothing(tmp_path: Path) -> None:
+    files = write_images(tmp_path, 1)
+    nothing = channel_maxima_graph(small_unet(), {})
+    assert replace(statistics(files, stop_after=0), graph=nothing).maxima() == {}
 
 
 def test_no_image_is_refused() -> None:

@@ -81,6 +81,13 @@ def test_convolutions_smooth_through_relu_and_pooling_and_stop_at_concat() -> No
     assert tensors_to_smooth(small_unet()) == {"deep/Relu/out": 1, "wide/Relu/out": 1}
 
 
+def test_pooling_over_the_axis_of_channels_stops_it() -> None:
+    net = Net()
+    pooled = net.node("MaxPool", [normed(net, net.image, "norm")], "pool/MaxPool", kernel_shape=[1, 3], pads=[0, 1, 0, 1])
+    graph = net.done(shaped(net.linear(shaped(pooled), "last", WIDTH, WIDTH)), 3)
+    assert tensors_to_smooth(graph) == {}
+
+
 def test_what_others_read_too_stays() -> None:
     net = Net()
     tokens = normed(net, net.image, "norm", 50.0)

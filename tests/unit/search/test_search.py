@@ -13,7 +13,7 @@ import segship.search.costs as costs_module
 import segship.search.search as search_module
 from segship.core.precision import Keep, PrecisionPlan
 from segship.core.profile import Kernel, Profile
-from segship.graph.int8_recipe import METHODS, Recipe
+from segship.graph.int8_recipe import DEFAULT, METHODS, Recipe
 from segship.search.search import Judgement, PlanSearch
 
 LAYERS = ("down", "deep", "up", "wide")
@@ -106,7 +106,7 @@ def kept(plan: PrecisionPlan) -> set[str]:
 def test_where_all_save_alike_the_fewest_groups_stay_in_float(allowed: float, expected: set[str]) -> None:
     found, judged, _ = search(allowed)
     assert found.recipe == Recipe("percentile", correct_bias=True)
-    assert [each.recipe for each in found.recipes[: len(METHODS)]] == [Recipe(method) for method in METHODS]
+    assert {each.recipe for each in found.recipes[: len(METHODS)]} == {Recipe(method) for method in METHODS}
     assert [entry.group for entry in found.sensitivities] == ["deep", "wide", "up", "down"]
     assert kept(found.plan) == expected
     assert {entry.group for entry in found.sensitivities if entry.stays == "float"} == expected
@@ -192,6 +192,7 @@ def test_no_time_left_measures_no_group_and_still_judges() -> None:
     found, judged, store = search(1.5, deadline=time.monotonic() - 1)
     assert found.stopped_early
     assert store.losses == 1
+    assert found.recipe == DEFAULT
     assert 1 <= len(judged) <= 2
     assert all(entry.loss is None for entry in found.sensitivities)
     assert found.fp32_ms is None

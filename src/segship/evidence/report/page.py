@@ -124,8 +124,8 @@ def _commands(manifest: Manifest | None, deployment: Deployment, engine: str) ->
     """What to do with the engine, and how to make it again: purpose and command."""
     if manifest is None:
         return []
-    name, backend, precision = shlex.quote(engine), shlex.quote(manifest.backend), shlex.quote(manifest.precision)
-    checkpoint, drop = shlex.quote(manifest.spec.checkpoint.name), words.exact(deployment.max_drop)
+    name, backend, checkpoint = (shlex.quote(each) for each in (engine, manifest.backend, manifest.spec.checkpoint.name))
+    precision, drop = _asked(manifest, deployment), words.exact(deployment.max_drop)
     return [
         ("Segment your pictures", f"segship predict {name} photo.jpg -o masks"),
         ("Check it on your data", f"segship verify {name} --data DIR"),
@@ -133,6 +133,14 @@ def _commands(manifest: Manifest | None, deployment: Deployment, engine: str) ->
         ("Look inside", f"segship inspect {name}"),
         (
             "Make it again",
-            f"segship deploy {checkpoint} --data DIR --backend {backend} --precision {precision} --max-drop {drop} -o {name}",
+            f"segship deploy {checkpoint} --data DIR --backend {backend} {precision} --max-drop {drop} -o {name}",
         ),
     ]
+
+
+def _asked(manifest: Manifest, deployment: Deployment) -> str:
+    """What makes deploy build the chosen engine again: of a mixed one, the search that found it, or the plan that was given."""
+    chosen = next((candidate for candidate in deployment.candidates if candidate.chosen), None)
+    if chosen is None or chosen.precision != "mixed":
+        return f"--precision {manifest.precision}"
+    return "--precision auto" if deployment.searches else "--plan PLAN.toml"

@@ -108,8 +108,6 @@ def _subtract(graph: ir.Graph, node: ir.Node, error: NDArray[np.float64]) -> Non
     owner, index = place
     before = constant_of(owner.inputs[index]) if index < len(owner.inputs) else None
     after = constant(graph, f"{node.name}/bias/corrected", ((0.0 if before is None else before) - error).astype(np.float32))
-    if index < len(owner.inputs):
-        owner.replace_input_with(index, after)
-    else:
+    if index >= len(owner.inputs):
         owner.resize_inputs(index + 1)
-        owner.replace_input_with(index, after)
+    owner.replace_input_with(index, after)

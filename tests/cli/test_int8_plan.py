@@ -1,4 +1,4 @@
-"""``segship export --plan --data``: a plan with INT8 becomes a graph for any machine, its ranges seen on images."""
+"""``--plan --data`` of export and build: a plan with INT8 becomes a graph or an engine, its ranges seen on images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from cli.test_precision import FACTS, run
+from cli.command import refused, run
+from cli.test_precision import FACTS
+from segship.core.engine import open_engine
 from segship.core.plan_file import read_plan, write_plan
 from segship.core.precision import Keep, PrecisionPlan
 from segship.pipeline import load_model
@@ -49,18 +51,36 @@ def test_int8_beside_half_precision(recipe: str | None, scene_checkpoint: Path, 
     assert 0 < np.abs(got - expected).std() < 0.1 * expected.std()  # 8 bits: a wrong scale or a missing range costs tenfold
 
 
+def test_an_engine_by_a_plan_with_int8_is_the_one_that_its_graph_makes(
+    scene_checkpoint: Path, scenes: Path, tmp_path: Path
+) -> None:
+    plan = PrecisionPlan("int8", (Keep("outc.*", "fp32", "gives the logits"),), recipe="minmax")
+    write_plan(plan, tmp_path / "plan.toml")
+    words = ("--backend", "openvino", "--plan", tmp_path / "plan.toml", "--data", scenes, *FACTS)
+    assert run("build", scene_checkpoint, *words, "-o", tmp_path / "a.engine") == 0
+    manifest = open_engine(tmp_path / "a.engine").manifest
+    assert manifest.plan == plan
+    assert manifest.built.precision.found == {"int8": 22, "fp32": 1}
+    assert manifest.calibration is not None
+    assert (manifest.calibration.method, manifest.calibration.images) == ("minmax", 8)
+
+
 @pytest.mark.parametrize(
-    ("plan", "words", "expected"),
+    ("command", "plan", "words", "expected"),
     [
-        (PLAN, ("--image-size", "32x32", "--data", "{scenes}"), "made for 32 x 32"),
-        (PLAN, ("--data", "{scenes}/none"), "no folder at"),
-        (msgspec.structs.replace(PLAN, recipe="guess"), ("--data", "{scenes}"), "is no recipe for INT8"),
-        (PrecisionPlan("int8", (Keep("encoder.*", "fp32", "a test"),)), ("--data", "{scenes}"), "covers nothing"),
-        (PrecisionPlan("fp16"), ("--data", "{scenes}"), "a --plan with INT8"),
-        (PLAN, (), "add --data"),
+        ("export", PLAN, ("--image-size", "32x32", "--data", "{scenes}"), "made for 32 x 32"),
+        ("export", PLAN, ("--data", "{scenes}/none"), "no folder at"),
+        ("export", msgspec.structs.replace(PLAN, recipe="guess"), ("--data", "{scenes}"), "is no recipe for INT8"),
+        ("export", PrecisionPlan("int8", (Keep("encoder.*", "fp32", "a test"),)), ("--data", "{scenes}"), "covers nothing"),
+        ("export", PrecisionPlan("fp16"), ("--data", "{scenes}"), "a --plan with INT8"),
+        ("export", PLAN, (), "add --data"),
+        ("build", PrecisionPlan("int8"), (), "add --data to segship export or build"),
+        ("build", PrecisionPlan("fp32"), ("--data", "{scenes}"), "shows the ranges of a --plan with INT8"),
+        ("build", PrecisionPlan("int8"), ("--data", "{scenes}", "--image-size", "32x32"), "made for 32 x 32"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(
+    command: str,
     plan: PrecisionPlan,
     words: tuple[str, ...],
     expected: str,
@@ -71,9 +91,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
 ) -> None:
     write_plan(plan, tmp_path / "plan.toml")
     filled = [word.format(scenes=scenes) for word in words]
-    by_plan = ("--plan", tmp_path / "plan.toml", "--plan-output", tmp_path / "kept.toml")
-    assert run("export", tiny_checkpoint, "--fact", "scale=1.0", *by_plan, *filled, "-o", tmp_path / "a.onnx") == 2
-    said = capsys.readouterr().err
-    assert expected in said
-    assert "Traceback" not in said
+    kept = ("--plan-output", tmp_path / "kept.toml") if command == "export" else ()
+    by_plan = ("--plan", tmp_path / "plan.toml", *kept, *filled, "-o", tmp_path / "out")
+    assert expected in refused(capsys, command, tiny_checkpoint, "--fact", "scale=1.0", *by_plan)
     assert [each.name for each in tmp_path.iterdir()] == ["plan.toml"]
