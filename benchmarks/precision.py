@@ -54,7 +54,7 @@ TENSOR_CORES = Traits(
 )
 """What a machine with half-precision kernels wants of INT8 beside them."""
 
-VERDICT = "drop", "change, 95 %", "agreement", "mask IoU"
+VERDICT = "drop", "change, 95 %", "agreement", "mask IoU, pixels / objects"
 HEAD = """\
 # Precision
 
@@ -64,9 +64,9 @@ search has seen before; the reference is PyTorch FP32 on the same images. *Drop*
 those that match; *mask IoU* is of the objects that both found and are sure of (score 0.5): all their pixels taken together, as
 label agreement takes them, and as the mean over objects, where one pixel of a distant sign counts as much as a hundred of a car.
 
-- **Engines**: `segship deploy` on other images, all candidates timed in one run, in turns; milliseconds are medians, *image* is an
-  image file in, the result out; *times* is FP32 on the same runtime over this engine. *Mixed* is what the search found where plain
-  INT8 was not right, *by the search* the exceptions that it made.
+- **Engines**: `segship deploy --max-drop 0.5` on other images, all candidates timed in one run, in turns, the chosen one in bold;
+  milliseconds are medians, *image* is an image file in, the result out; *times* is FP32 on the same runtime over this engine.
+  *Mixed* is what the search found where plain INT8 was not right, *by the search* the exceptions that it made.
 - **Calibration**: plain INT8 on ONNX Runtime, from two images and from as many as there are.
 - **Half precision**: the graphs that `segship export` writes for machines with the kernels, by a reference that rounds each result to
   its stated type (float32 sums). *Blind* is a graph without images, the others keep in FP32 what came near the end of the type.
@@ -103,16 +103,17 @@ def engines(job: Job, scratch: Path) -> str:
     quantiser, judge = quantiser_of(model, job), judge_of(model, job, UNSEEN)
     rows = []
     for candidate in deployment.candidates[1:]:
-        cells = [""] * 6
+        cells = [""] * 7
         if candidate.skipped is None:
             engine = again(candidate, deployment, quantiser, scratch)
             with load_engine(engine.path) as predictor:
                 verdict = judge.compare(predictor, candidate.name)
-            cells = [*in_cells(verdict), in_int8(engine), exceptions(candidate, quantiser)]
-        rows.append([candidate.name, *speed(candidate, deployment), *cells])
+            cells = [*in_cells(verdict), in_int8(engine), exceptions(candidate, quantiser), f"{engine.size_bytes / 1e6:.1f}"]
+        name = f"**{candidate.name}**" if candidate.chosen else candidate.name
+        rows.append([name, *speed(candidate, deployment), *cells])
     pytorch = deployment.candidates[0]
-    rows.insert(0, [pytorch.name, *speed(pytorch, deployment), *[""] * 6])
-    names = "network ms", "times", "image ms", "times", *VERDICT, "INT8 layers", "by the search"
+    rows.insert(0, [pytorch.name, *speed(pytorch, deployment), *[""] * 7])
+    names = "network ms", "times", "image ms", "times", *VERDICT, "INT8 layers", "by the search", "MB"
     return f"{said(verdict, model, job)}\n\n{table(('engine', *names), rows)}"
 
 

@@ -1,4 +1,4 @@
-"""Trained networks, images to deploy them on, and images unseen until then that judge them: what the accuracy pages share."""
+"""Trained networks, images to deploy them on, and images unseen until then that judge them."""
 
 from __future__ import annotations
 
