@@ -47,7 +47,7 @@ OPTIONS = Options(
     calibration_images=CALIBRATION,
     evaluation_images=40,
     budget_minutes=3,
-    schedule=Schedule(rounds=5, budget_s=12),
+    schedule=Schedule(rounds=15, budget_s=30),
 )
 TENSOR_CORES = Traits(
     precisions=("fp32", "fp16", "int8"), activations="symmetric", int8_ops=("Conv", "ConvTranspose", "MatMul", "Gemm")

@@ -111,6 +111,7 @@ def build(source: Graph, into: Path) -> Built:
         options={
             "graph_optimization_level": "ORT_ENABLE_ALL, applied at the build",
             "disabled_optimizers": ", ".join(_SLOWER_FUSIONS),
+            "fused_afterwards": "biases of MatMulIntegerToFloat",
         },
         version=version(),
         precision=compare_precisions(source.asked(), _layers(optimised)),
