@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -40,8 +41,10 @@ from segship.predictor import Predictor
 from segship.quantiser import Quantiser
 from segship.tasks import task_of
 from segship.trial import Options
+from segship.tune import tune
 
 TUNE, UNSEEN, CALIBRATION = 200, 48, 32
+RUNTIME, SEARCH_MINUTES = "onnxruntime", 2
 OPTIONS = Options(
     max_drop=MAX_DROP,
     calibration_images=CALIBRATION,
@@ -67,7 +70,8 @@ label agreement takes them, and as the mean over objects, where one pixel of a d
 - **Engines**: `segship deploy --max-drop 0.5` on other images, all candidates timed in one run, in turns, the chosen one in bold;
   milliseconds are medians, *image* is an image file in, the result out; *times* is FP32 on the same runtime over this engine.
   *Mixed* is what the search found where plain INT8 was not right, *by the search* the exceptions that it made.
-- **Calibration**: plain INT8 on ONNX Runtime, from two images and from as many as there are.
+- **Plans**: on ONNX Runtime, plain INT8 from two images and from as many as there are, and what `segship tune` finds in two minutes:
+  how the numbers are made (decision 0012), layers that stay float beside the backend's own; *times* is FP32's network over this one.
 - **Half precision**: the graphs that `segship export` writes for machines with the kernels, by a reference that rounds each result to
   its stated type (float32 sums). *Blind* is a graph without images, the others keep in FP32 what came near the end of the type.
 """
@@ -88,7 +92,7 @@ def main() -> None:
             *folder_jobs(options.camvid, "CamVid test", "semantic", "camvid-unet.pth", "camvid-segformer"),
             *folder_jobs(options.nuclei, "nuclei test", "instance", "nuclei-maskrcnn.pth"),
         ]
-        kinds = (("Engines", engines, [*demo, *real]), ("Calibration", calibration, demo), ("Half precision", half, demo))
+        kinds = (("Engines", engines, [*demo, *real]), ("Plans", plans, demo), ("Half precision", half, demo))
         sections = {f"{kind}: {job.title}": partial(run, job, scratch) for kind, run, jobs in kinds for job in jobs}
         Page(options.output, f"{HEAD}\n{where()}.\n").measure(sections, options.only)
     print(options.output)
@@ -144,19 +148,28 @@ def exceptions(candidate: Candidate, quantiser: Quantiser) -> str:
     return str(len(set(candidate.plan.keep) - set(own))) if candidate.plan is not None else ""
 
 
-def calibration(job: Job, scratch: Path) -> str:
-    """Plain INT8 calibrated on few and on many images."""
+def plans(job: Job, scratch: Path) -> str:
+    """Plain INT8 calibrated on few and on many images, and the plan that a search finds, on one runtime."""
     job.draw()
-    model = load_model(job.checkpoint)
-    judge, traits = judge_of(model, job, UNSEEN), load_backend("onnxruntime").TRAITS
+    model, traits = load_model(job.checkpoint), load_backend(RUNTIME).TRAITS
+    judge = judge_of(model, job, UNSEEN)
+    options = replace(OPTIONS, backend=RUNTIME, budget_minutes=SEARCH_MINUTES)
+    found = tune(job.checkpoint, job.tune, scratch / "plan.toml", options=options).found
+    chosen = next((each.network_ms for each in found.judged if each.chosen), None)
     rows = []
-    for count in (2, TUNE):
+    for name, count, plan, recipe, ms in (
+        ("plain INT8", 2, None, None, None),
+        ("plain INT8", TUNE, None, None, found.int8_ms),
+        ("searched", CALIBRATION, found.plan, found.recipe, chosen),
+    ):
         quantiser = quantiser_of(model, job, count)
-        engine = build(quantiser.quantised(traits), "onnxruntime", scratch / "calibration.engine")
+        engine = build(quantiser.quantised(traits, plan, recipe), RUNTIME, scratch / "plan.engine")
         with load_engine(engine.path) as predictor:
-            verdict = judge.compare(predictor, "onnxruntime int8")
-        rows.append([str(len(quantiser.images)), *in_cells(verdict)])
-    return f"{said(verdict, model, job)}\n\n{table(('images', *VERDICT), rows)}"
+            verdict = judge.compare(predictor, name)
+        added = len(set(plan.keep) - set(quantiser.plan(traits).keep)) if plan is not None else 0
+        times = f"{found.fp32_ms / ms:.2f}" if ms and found.fp32_ms else ""
+        rows.append([name, str(len(quantiser.images)), str(recipe or quantiser.recipe), str(added), times, *in_cells(verdict)])
+    return f"{said(verdict, model, job)}\n\n{table(('plan', 'images', 'numbers by', 'exceptions', 'times', *VERDICT), rows)}"
 
 
 def half(job: Job, scratch: Path) -> str:
