@@ -162,6 +162,9 @@ def plans(job: Job, scratch: Path) -> str:
         ("plain INT8", TUNE, None, None, found.int8_ms),
         ("searched", CALIBRATION, found.plan, found.recipe, chosen),
     ):
+        if name == "searched" and plan is None:
+            rows.append([name, str(count), str(recipe), "no plan was right", *[""] * 5])
+            continue
         quantiser = quantiser_of(model, job, count)
         engine = build(quantiser.quantised(traits, plan, recipe), RUNTIME, scratch / "plan.engine")
         with load_engine(engine.path) as predictor:

@@ -189,6 +189,7 @@ def _session_options(threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # for releases that do not know the duration
     options.log_severity_level = 3  # errors: saving an optimised model warns that it is for this processor, which we check
     return options
 

@@ -15,7 +15,7 @@ _BIAS = 6
 
 
 def fuse(graph: ir.Graph) -> None:
-    """Give integer products their biases, and take out what quantises once more as before; no number changes."""
+    """Give integer products their biases, and take out what quantises once more as before; numbers change by rounding at most."""
     for node in list(graph):
         if node.op_type == "Add":
             _add_in_product(graph, node)
@@ -27,7 +27,7 @@ def _add_in_product(graph: ir.Graph, add: ir.Node) -> None:
     """``Add(MatMulIntegerToFloat(...), bias)`` becomes the product alone."""
     for summed, bias in (add.inputs, reversed(add.inputs)):
         product = _made_by(summed, "MatMulIntegerToFloat")
-        if product is None or bias is None or not _is_row(bias) or not _is_free(product):
+        if product is None or bias is None or not _is_bias_of(product, bias) or not _is_free(product):
             continue
         product.resize_inputs(_BIAS + 1)
         product.replace_input_with(_BIAS, bias)
@@ -43,9 +43,11 @@ def _is_free(product: ir.Node) -> bool:
     return not has_bias and len(product.outputs[0].uses()) == 1 and not product.outputs[0].is_graph_output()
 
 
-def _is_row(value: ir.Value) -> bool:
-    """A constant of one axis."""
-    return value.const_value is not None and len(value.const_value.shape) == 1
+def _is_bias_of(product: ir.Node, value: ir.Value) -> bool:
+    """A constant with one number for each column of the product: Add would repeat others, the kernel cannot."""
+    weight = product.inputs[1].const_value if product.inputs[1] is not None else None
+    bias = value.const_value
+    return bias is not None and weight is not None and list(bias.shape) == [weight.shape[-1]]
 
 
 def _take_back(graph: ir.Graph, quantise: ir.Node) -> None:

@@ -26,7 +26,8 @@ WORST_CLASS_DROP: Final = "worst_class_drop"
 AGREEMENT: Final = "agreement"
 MATCHED_IOU: Final = "matched_iou"
 OBJECT_IOU: Final = "object_iou"
-"""Mean mask IoU of the objects that reference and candidate both found, in percent; left out where there are none."""
+"""Mask IoU of the objects that reference and candidate are both sure of, in percent: of all their pixels together, and the mean
+over objects (docs/decisions/0018); left out where there are none."""
 
 _FEW_IMAGES: Final = 20
 

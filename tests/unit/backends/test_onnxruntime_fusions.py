@@ -19,6 +19,7 @@ CONSTANTS = {
     "zero": np.array(128, np.uint8),
     "weight_zero": np.zeros(C_OUT, np.int8),
     "bias": RNG.standard_normal(C_OUT).astype(np.float32),
+    "one": np.array([0.5], np.float32),
     "table": RNG.standard_normal((ROWS, C_OUT)).astype(np.float32),
 }
 PRODUCT = ("MatMulIntegerToFloat", ["q", "weight", "scale", "weight_scale", "zero", "weight_zero"], "product")
@@ -68,14 +69,17 @@ def test_a_bias_goes_into_the_product(inputs: list[str]) -> None:
     "rest",
     [
         [("Add", ["product", "table"], "y")],
+        [("Add", ["product", "one"], "y")],
         [("Add", ["product", "bias"], "sum"), ("Mul", ["sum", "product"], "y")],
     ],
-    ids=["no bias", "product read twice"],
+    ids=["a table", "one number for all columns", "product read twice"],
 )
 def test_other_sums_stay(rest: list[Step]) -> None:
     model = optimised(QUANTISE, PRODUCT, *rest)
+    expected = run(model)
     fuse(model.graph)
     assert "Add" in [node.op_type for node in model.graph]
+    assert np.array_equal(run(model), expected)
 
 
 def test_a_second_bias_stays_a_sum() -> None:

@@ -26,12 +26,12 @@ def turned(*perms: tuple[int, ...], seen: bool = False) -> Graph:
     return net.done(x, 4)
 
 
-@pytest.mark.parametrize(("perms", "left"), [((LAST, FIRST), 0), ((LAST, FIRST, LAST, FIRST), 0), ((FIRST, LAST), 0)])
-def test_the_numbers_are_the_same_and_the_transposes_are_gone(perms: tuple[tuple[int, ...], ...], left: int) -> None:
+@pytest.mark.parametrize("perms", [(LAST, FIRST), (LAST, FIRST, LAST, FIRST), (FIRST, LAST)])
+def test_the_numbers_are_the_same_and_the_transposes_are_gone(perms: tuple[tuple[int, ...], ...]) -> None:
     graph = turned(*perms)
     found = cancel_transposes(graph)
     assert found.history[-1].changed
-    assert kinds(found).count("Transpose") == left
+    assert "Transpose" not in kinds(found)
     image = images(1)[0]
     expected, found_logits = (PlainSession(each).run({"image": image})["logits"] for each in (graph, found))
     assert np.array_equal(found_logits, expected)

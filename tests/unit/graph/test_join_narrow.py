@@ -17,10 +17,20 @@ ROUNDING = 1e-5
 WIDTH = 8
 
 
-def head(narrow: int = 2, mode: str = "linear", size: Size | None = SIZE, *, measured: bool = False) -> Graph:
+def head(
+    narrow: int = 2,
+    mode: str = "linear",
+    size: Size | None = SIZE,
+    *,
+    measured: bool = False,
+    wide: bool = True,
+    asked: bool = False,
+) -> Graph:
     """A map of half the size and the image, each through a linear layer on tokens; the first resized, both summed.
 
     ``measured``: the sizes are computed as exporters do it, the number of channels taken from the map to resize.
+    Without ``wide``, a convolution stands in the place of the second linear layer; ``asked``: another node asks for the first
+    one's shape.
     """
     net = Net(size)
     half = net.conv(net.image, "half", 3, narrow, strides=[2, 2])
@@ -32,7 +42,12 @@ def head(narrow: int = 2, mode: str = "linear", size: Size | None = SIZE, *, mea
         batch.type = sizes.type = ir.TensorType(ir.DataType.INT64)
     how = {"mode": mode, "coordinate_transformation_mode": "half_pixel" if mode == "linear" else "asymmetric"}
     large = shaped(net.node("Resize", [deep, None, None, sizes], "head/Resize", **how), WIDTH, *SIZE)
-    flat = linear(net, net.image, "flat", 3, SIZE)
+    flat = linear(net, net.image, "flat", 3, SIZE) if wide else net.conv(net.image, "flat", 3, WIDTH)
+    if asked:
+        shape = net.node("Shape", [deep], "asked/Shape", start=1, end=2)
+        shape.type = ir.TensorType(ir.DataType.INT64)
+        flat = net.node("Add", [flat, net.node("Cast", [shape], "asked/Cast", to=1)], "asked/Add", WIDTH)
+        flat = linear(net, flat, "again", WIDTH, SIZE)
     x = net.node("Relu", [net.node("Add", [large, flat], "sum/Add", WIDTH)], "relu/Relu", WIDTH)
     return net.done(net.conv(x, "last", WIDTH, 4), 4)
 
@@ -84,13 +99,18 @@ def test_a_lost_bias_would_be_seen() -> None:
     assert np.abs(logits(joined, image) - expected).max() > 100 * ROUNDING * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("graph", [head(narrow=3), head(mode="nearest")], ids=["not narrow", "nearest resize"])
+@pytest.mark.parametrize(
+    "graph",
+    [head(narrow=3), head(mode="nearest"), head(measured=True, wide=False), head(asked=True)],
+    ids=["not narrow", "nearest resize", "nothing to join", "its shape is asked for"],
+)
 def test_other_heads_are_left_alone(graph: Graph) -> None:
     before = graph.sha256()
     left = join_narrow(graph)
     assert not left.history[-1].changed
     assert kinds(left) == kinds(graph)
     assert graph.sha256() == before
+    assert np.array_equal(logits(left, images(1)[0]), logits(graph, images(1)[0]))
 
 
 def test_twice_is_once_and_the_input_is_not_modified() -> None:

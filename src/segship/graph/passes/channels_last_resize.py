@@ -94,6 +94,7 @@ def is_pointwise(node: ir.Node) -> bool:
 
 
 def product_channels_last(graph: ir.Graph, conv: ir.Node, source: ir.Value) -> ir.Value:
+    """What a 1x1 convolution (:func:`is_pointwise`) gives, channels last, as a product of ``source``, its input in that order."""
     weight, name = constant_of(conv.inputs[1]), conv.name or ""
     assert weight is not None
     matrix = constant(graph, f"{name}/matrix", weight[:, :, 0, 0].T)

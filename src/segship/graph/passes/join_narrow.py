@@ -78,9 +78,10 @@ def _join(graph: ir.Graph, resize: ir.Node) -> bool:
     narrow = _linear_before(resize.inputs[0]) if resize.attributes.get_string("mode", "nearest") == "linear" else None
     if narrow is None or NARROW * narrow.weight.shape[0] > narrow.weight.shape[1]:
         return False
-    wide, sizes = _summed_with(resize.outputs[0]), _sizes(graph, resize, narrow)
-    if wide is None or sizes is None:
+    wide, measured = _summed_with(resize.outputs[0]), _measured(resize)
+    if wide is None or (measured is None and _given(resize) is None) or not _is_removable(resize, narrow, measured):
         return False
+    sizes = _sizes(graph, resize, narrow, measured)
     tokens = _resized_tokens(graph, resize, narrow, sizes, before=wide.product)
     _widen(graph, wide, narrow, tokens)
     _drop(graph, resize, narrow)
@@ -95,27 +96,51 @@ def _summed_with(value: ir.Value) -> _Linear | None:
         if add.op_type != "Add" or other is None:
             return None
         found = _linear_before(other)
-        if found is not None and other.shape == value.shape:
+        if found is not None and _is_known(value.shape) and other.shape == value.shape:
             return found
         value = add.outputs[0]
     return None
 
 
-def _sizes(graph: ir.Graph, resize: ir.Node, narrow: _Linear) -> ir.Value | None:
-    """The sizes (n, c, h, w) that the narrow map is resized to; None where they cannot be told from those of its linear layer."""
+def _is_known(shape: ir.Shape | None) -> bool:
+    """Every side a number or a name: two sides that nobody knows are not the same side."""
+    return shape is not None and all(isinstance(side, int) or side.value is not None for side in shape)
+
+
+def _given(resize: ir.Node) -> NDArray[np.int64] | None:
+    """The sizes (n, c, h, w) of a Resize to constant ones."""
+    return constant_of(resize.inputs[3]) if len(resize.inputs) > 3 else None
+
+
+def _measured(resize: ir.Node) -> ir.Node | None:
+    """Of a Resize to computed sizes: the Shape that gives the images and channels of what it resizes, for nothing else."""
     asked = resize.inputs[3] if len(resize.inputs) > 3 else None
-    given = constant_of(asked)
-    if given is not None:
-        return constant(graph, f"{resize.name}/narrow/sizes", np.array([given[0], narrow.weight.shape[0], *given[2:]], np.int64))
     parts = asked.producer() if asked is not None and len(asked.uses()) == 1 else None
     shape = (
         parts.inputs[0].producer() if parts is not None and parts.op_type == "Concat" and parts.inputs[0] is not None else None
     )
     if shape is None or shape.op_type != "Shape" or shape.inputs[0] is not resize.inputs[0]:
         return None
-    if (shape.attributes.get_int("start", 0), shape.attributes.get_int("end", 4)) != (0, 2) or len(shape.outputs[0].uses()) != 1:
-        return None
-    shape.replace_input_with(0, narrow.to_last.inputs[0])  # number of images and of channels
+    first_two = (shape.attributes.get_int("start", 0), shape.attributes.get_int("end", 4)) == (0, 2)
+    return shape if first_two and len(shape.outputs[0].uses()) == 1 else None
+
+
+def _is_removable(resize: ir.Node, narrow: _Linear, measured: ir.Node | None) -> bool:
+    """Whether nobody else asks for the narrow map's linear layer or for its enlarged result, be it for their shape."""
+    steps = narrow.join, narrow.product, narrow.add, narrow.split, narrow.to_first, narrow.to_last
+    known = {*steps, resize, measured}
+    return len(resize.outputs[0].uses()) == 1 and all(user in known for step in steps for user in step.outputs[0].consumers())
+
+
+def _sizes(graph: ir.Graph, resize: ir.Node, narrow: _Linear, measured: ir.Node | None) -> ir.Value:
+    """The sizes (n, c, h, w) that the narrow map itself is resized to."""
+    given = _given(resize)
+    if given is not None:
+        return constant(graph, f"{resize.name}/narrow/sizes", np.array([given[0], narrow.weight.shape[0], *given[2:]], np.int64))
+    asked = resize.inputs[3]
+    assert asked is not None
+    assert measured is not None
+    measured.replace_input_with(0, narrow.to_last.inputs[0])
     return asked
 
 
