@@ -15,13 +15,12 @@ class Page:
     head: str
 
     def measure(self, sections: Mapping[str, Callable[[], str]], only: str = "") -> None:
-        """Measure the sections whose title holds ``only``, in order; of the page before, keep the others."""
+        """Measure the sections whose title holds ``only``; of the page before, keep the others, also those not asked for here."""
         kept = self.sections() if only else {}
         for title, measured in sections.items():
             if only in title:
                 kept[title] = f"## {title}\n\n{measured().strip()}\n"
-                found = [kept[each] for each in sections if each in kept]
-                self.file.write_text("\n".join([self.head, *found]))
+                self.file.write_text("\n".join([self.head, *kept.values()]))
 
     def sections(self) -> dict[str, str]:
         """The sections that the file holds now, by title."""
