@@ -1,4 +1,4 @@
-"""The small PointRend of the demo: detectron2's layout on a ResNet-18 of three quarters of the width, 7.3 million parameters, on synthetic streets.
+"""The PointRend of the demo: detectron2's layout on three quarters of a ResNet-18, 7.3 million parameters, on synthetic streets.
 
     python -m recipes.streets --out build/streets.npz --scenes 8000
     python -m recipes.train_scenes_pointrend --streets build/streets.npz --out src/segship/assets

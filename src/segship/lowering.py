@@ -31,18 +31,20 @@ def lowered(
     data: Path | None = None,
     *,
     image_size: Size | None = None,
+    weight_bits: int = 8,
     progress: Progress = silent,
 ) -> Lowered:
     """``graph``, the model's optimised float32 graph, with ``plan`` written into it; INT8 by the plan's own recipe.
 
     It is in the one INT8 form of segship (decision 0004) and adapted to no backend: ``segship.build`` does that.
     ``data``: a folder of images that show the ranges of INT8; other plans need none. ``image_size``: the size that ``graph``
-    was made for, if one. Raises :class:`segship.core.errors.BadArgument` for a plan that covers nothing somewhere, for an
-    unknown recipe, and for INT8 without images, :class:`segship.core.errors.BadDataset` for images that cannot be used.
+    was made for, if one. ``weight_bits``: see :class:`segship.core.backend.Traits`; 8 for a graph that is for any machine.
+    Raises :class:`segship.core.errors.BadArgument` for a plan that covers nothing somewhere, for an unknown recipe, and for
+    INT8 without images, :class:`segship.core.errors.BadDataset` for images that cannot be used.
     """
     if "int8" not in plan.precisions or data is None:
         return Lowered(with_plan(graph, plan), None)
     check_plan(graph, plan)
     recipe = parse_recipe(plan.recipe) if plan.recipe is not None else DEFAULT
     quantiser = Quantiser(model, graph, images_of(data, model.spec, image_size), progress, recipe=recipe)
-    return Lowered(quantiser.written(plan), quantiser.record())
+    return Lowered(quantiser.written(plan, weight_bits=weight_bits), quantiser.record())

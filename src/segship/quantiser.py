@@ -73,9 +73,11 @@ class Quantiser:
         watched = channel_maxima_graph(self.graph, tensors_to_smooth(self.graph))
         return smoothed(self.graph, ChannelStatistics(graph=watched, **self._on_images()).maxima(self._progress))
 
-    def _mean_errors(self, recipe: Recipe) -> ChannelValues:
+    def _mean_errors(self, recipe: Recipe, weight_bits: int) -> ChannelValues:
         """By node, what INT8 adds to each output channel in the mean over the calibration images."""
-        watched = mean_error_graph(self._float_graph(smooth=recipe.smooth), self.calibrate(recipe).tensors)
+        watched = mean_error_graph(
+            self._float_graph(smooth=recipe.smooth), self.calibrate(recipe).tensors, weight_bits=weight_bits
+        )
         return ChannelStatistics(graph=watched, **self._on_images()).means(self._progress)
 
     def _on_images(self) -> OnImages:
@@ -87,14 +89,15 @@ class Quantiser:
 
     def quantised(self, traits: Traits, plan: PrecisionPlan | None = None, recipe: Recipe | None = None) -> Graph:
         """The INT8 graph for a backend of these traits, by its own plan or another."""
-        return legalised(self.written(plan or self.plan(traits), recipe), traits)
+        return legalised(self.written(plan or self.plan(traits), recipe, traits.weight_bits), traits)
 
-    def written(self, plan: PrecisionPlan, recipe: Recipe | None = None) -> Graph:
-        """The graph with a plan that has INT8 written into it, not yet in the form that one backend wants."""
+    def written(self, plan: PrecisionPlan, recipe: Recipe | None = None, weight_bits: int = 8) -> Graph:
+        """The graph with a plan that has INT8 written into it, not yet in the form that one backend wants; ``weight_bits``
+        as that backend multiplies exactly."""
         recipe = recipe or self.recipe
         ranges = self.calibrate(recipe).tensors
-        errors = self._mean_errors(recipe) if recipe.correct_bias else None
-        return written(self._float_graph(smooth=recipe.smooth), plan, ranges, errors)
+        errors = self._mean_errors(recipe, weight_bits) if recipe.correct_bias else None
+        return written(self._float_graph(smooth=recipe.smooth), plan, ranges, errors, weight_bits=weight_bits)
 
     def plain(self, traits: Traits) -> Graph:
         """The FP32 graph for a backend of these traits."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segship.core.backend import PROFILE_RUNS, Array, Built, Feeds, Traits, check_feeds
-from segship.core.environment import available_threads
+from segship.core.environment import available_threads, exact_weight_bits
 from segship.core.errors import BadEngine, BuildFailed, RunFailed
 from segship.core.precision import LayerPrecision, compare_precisions
 from segship.core.profile import Kernel, Profile, Role
@@ -34,6 +34,7 @@ TRAITS = Traits(
     precisions=("fp32", "int8"),
     max_opset=20,
     activations="unsigned",  # symmetric int8 around Conv and Relu runs in float, slower than FP32: tests show it
+    weight_bits=exact_weight_bits(),
     int8_ops=("Conv", "MatMul", "Gemm", "MaxPool", "Concat"),  # ConvTranspose has no integer kernel
     quantised_conv_output=True,
     integer_bias=True,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segship.core.backend import PROFILE_RUNS, Array, Built, Feeds, Traits, check_feeds
-from segship.core.environment import available_threads, package_version
+from segship.core.environment import available_threads, exact_weight_bits, package_version
 from segship.core.errors import BadEngine, BuildFailed, RunFailed
 from segship.core.precision import LayerPrecision, compare_precisions
 from segship.core.profile import Kernel, Profile, Role
@@ -25,6 +25,7 @@ TRAITS = Traits(
     precisions=("fp32", "int8"),
     max_opset=20,
     activations="unsigned",  # signed activations gave wrong numbers in whole networks (2026.4: 7 dB where the same graph has 26)
+    weight_bits=exact_weight_bits(),
     int8_ops=("Conv", "ConvTranspose", "MatMul", "Gemm", "MaxPool", "Concat"),
     channels_last=True,
     argmax="TopK",

@@ -133,6 +133,7 @@ def build(
     as_json: bool,
 ) -> None:
     """Build an engine of CHECKPOINT: nothing is judged (deploy does that)."""
+    from segship.backends import load_backend
     from segship.lowering import lowered
     from segship.pipeline import build as run
     from segship.pipeline import check_precisions, load_model
@@ -145,7 +146,8 @@ def build(
     model = load_model(checkpoint, **options.parsed_facts(facts))
     graph = export_graph(model, image_size=size, output="instances" if full_masks else None)
     with Console() as progress:
-        graph, calibration = lowered(model, graph, asked, data, image_size=size, progress=progress)
+        bits = load_backend(backend).TRAITS.weight_bits
+        graph, calibration = lowered(model, graph, asked, data, image_size=size, weight_bits=bits, progress=progress)
     engine = run(graph, backend, output or Path(f"{checkpoint.resolve().stem}.engine"), calibration=calibration)
     if as_json:
         say_json({"engine": str(engine.path), "id": engine.manifest.id, "bytes": engine.size_bytes})

@@ -13,7 +13,7 @@ from segship import __version__
 from segship.cli import options
 from segship.cli.console import say, say_json, table
 from segship.core.engine import MANIFEST, open_engine
-from segship.core.environment import package_version, processor
+from segship.core.environment import exact_weight_bits, package_version, processor
 from segship.core.errors import BadArgument
 
 
@@ -133,7 +133,7 @@ def doctor(as_json: bool) -> None:
         return
     say(f"segship {__version__}, Python {platform.python_version()}")
     say(f"processor  {here.model}, {here.cores} cores, {' '.join(here.instruction_sets) or 'no vector extensions known'}")
-    if "avx512_vnni" not in here.instruction_sets and "avx2" in here.instruction_sets:
+    if exact_weight_bits() < 8:
         say("           no VNNI: INT8 gains little here")
     for name, state in found.items():
         say(f"{'works' if state['works'] else 'no   '}      {name} {state['version'] or ': ' + str(state['problem'])}")

@@ -32,6 +32,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     where it computes nothing.
     ``activations``: the INT8 form it runs fast and right. ``"unsigned"`` is uint8 with any zero point (0 after ReLU, which
     then needs no kernel of its own); ``"symmetric"`` is int8 with zero point 0 (TensorRT).
+    ``weight_bits``: how many bits of an INT8 weight its kernels multiply without overflow on this processor.
     ``int8_ops``: ONNX operators that have an INT8 kernel; Q/DQ around others is only cost.
     ``quantised_conv_output``: a Conv runs in INT8 only when its output is quantised, too.
     ``integer_bias``: a Gemm runs in INT8 only when its output is quantised, too, or its bias is int32.
@@ -45,6 +46,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     precisions: tuple[str, ...]
     max_opset: int = 20
     activations: Literal["unsigned", "symmetric", "none"] = "none"
+    weight_bits: int = 8
     int8_ops: tuple[str, ...] = ()
     quantised_conv_output: bool = False
     integer_bias: bool = False

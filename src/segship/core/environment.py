@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-_ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8")
+_ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8")
 """Instruction sets that decide which kernels a CPU runtime picks, and thus both speed and INT8 rounding."""
 
 
@@ -103,3 +103,11 @@ def processor() -> Processor:
         instruction_sets=tuple(flag for flag in _ISA_FLAGS if flag in flags),
         cores=available_threads(),
     )
+
+
+def exact_weight_bits() -> int:
+    """Bits of a weight that this processor multiplies with uint8 exactly: 7 on x86 without VNNI, whose ``vpmaddubsw`` adds two
+    products in 16 bits; 8 elsewhere. Also 7 where an x86's instruction sets cannot be read."""
+    here = processor()
+    sums_in_32_bits = {"avx512_vnni", "avx_vnni"} & set(here.instruction_sets)
+    return 8 if sums_in_32_bits or here.architecture.lower() not in ("x86_64", "amd64") else 7

@@ -69,15 +69,18 @@ def written(
     plan: PrecisionPlan,
     ranges: Mapping[str, Range] | None = None,
     errors: Mapping[str, NDArray[np.float64]] | None = None,
+    *,
+    weight_bits: int = 8,
 ) -> Graph:
     """An optimised float32 graph with ``plan`` written into it; ``ranges`` are needed where it asks for INT8.
 
     ``errors``: mean errors of INT8 layers by node name, to be taken out of their biases; None leaves biases alone.
+    ``weight_bits``: of INT8 weights, see :class:`segship.core.backend.Traits`.
     INT8 comes first: it is made from float32 weights and ranges, and half precision follows it (docs/decisions/0008).
     """
     steps = []
     if "int8" in plan.precisions:
-        steps.append(Step("insert_qdq", "precision", lambda each: insert_qdq(each, ranges or {}, plan)))
+        steps.append(Step("insert_qdq", "precision", lambda each: insert_qdq(each, ranges or {}, plan, weight_bits=weight_bits)))
     if "int8" in plan.precisions and errors is not None:
         steps.append(Step("correct_bias", "precision", lambda each: correct_bias(each, errors)))
     if plan.precisions & {"fp16", "bf16"}:

@@ -17,6 +17,7 @@ from segship.graph.passes.insert_qdq import insert_qdq, scale_and_zero_point, te
 from segship.graph.passes.legalise import legalise
 from segship.graph.plan import int8_plan
 from unit.graph.networks import SIZE, Net, PlainSession, images, kinds, named, small_unet
+from unit.graph.observed import extremes
 
 ALL = PrecisionPlan("int8")
 NOISE_LIMIT = 0.05
@@ -178,7 +179,7 @@ def test_zero_is_always_a_level() -> None:
 def test_a_channel_of_almost_no_weight_keeps_its_bias() -> None:
     weight = np.array([[[[1e-20]]], [[[0.5]]], [[[0.0]]]], np.float32)
     bias = np.array([0.75, 0.25, 0.0], np.float32)
-    scale = weight_scale(weight, 0, bias, input_scale=0.01)
+    scale = weight_scale(weight, 0, bias, input_scale=0.01, levels=127)
     as_integer = bias / (scale * np.float32(0.01))
     assert np.all(np.abs(as_integer) <= 2.0**30 * 1.001)
     assert scale[1] == pytest.approx(0.5 / 127)
@@ -208,6 +209,43 @@ def test_a_runtime_gives_the_bias_of_a_channel_of_almost_no_weight(
     expected = PlainSession(graph).run({"image": image})["logits"]
     found = module.load(directory, quantised.signature, threads=1).run({"image": image})["logits"]
     assert (found - expected).std() < NOISE_LIMIT * expected.std()
+
+
+def test_weights_use_the_bits_that_are_asked_for() -> None:
+    graph = small_unet()
+    for bits, most in ((8, 127), (7, 63)):
+        quantised = insert_qdq(graph, ranges_of(graph), ALL, weight_bits=bits)
+        contents = [constant_of(node.inputs[0]) for node in quantised.ir.graph if node.op_type == "DequantizeLinear"]
+        assert {int(np.abs(each.astype(int)).max()) for each in contents if each is not None} == {most}
+        assert noise(graph, quantised) < NOISE_LIMIT * 2 ** (8 - bits)  # a step twice as large
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_sums_of_a_runtime_do_not_overflow_on_this_processor(backend: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All weights and all activations at the end of their ranges: where two products are added in 16 bits, half is lost."""
+    module = load_backend(backend)
+    if problem := module.probe():
+        pytest.skip(problem)
+    net = Net()
+    first = net.conv(net.image, "first", 3, 8)
+    for name, content in [("first.weight", 0.1), ("first.bias", 0.0)]:
+        value = net.graph.initializers[name]
+        value.const_value = ir.tensor(np.full_like(value.const_value.numpy(), content), name=name)
+    graph = net.done(net.conv(net.node("Relu", [first], "first/Relu", 8), "last", 8, 4), 4)
+    image = np.ones((1, 3, *SIZE), np.float32)
+    ranges = extremes(graph, [image])
+    expected = PlainSession(graph).run({"image": image})["logits"]
+
+    def error(bits: int) -> float:
+        quantised = legalise(insert_qdq(graph, ranges, int8_plan(graph, module.TRAITS), weight_bits=bits), module.TRAITS)
+        directory = tmp_path_factory.mktemp("engine")
+        module.build(quantised, directory)
+        found = module.load(directory, quantised.signature, threads=1).run({"image": image})["logits"]
+        return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+    assert error(module.TRAITS.weight_bits) < 0.02  # some steps of 1 / 255 each; half of the sum would be missing
+    if module.TRAITS.weight_bits < 8:
+        assert error(8) > 0.1
 
 
 def test_constant_activations_stay_float_also_behind_operators_that_move_or_join_them() -> None:

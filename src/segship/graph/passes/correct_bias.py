@@ -24,7 +24,7 @@ from segship.graph.passes.insert_qdq import chosen_nodes, quantised_weight, scal
 NAME = "correct_bias"
 
 
-def mean_error_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
+def mean_error_graph(graph: Graph, ranges: Mapping[str, Range], *, weight_bits: int = 8) -> Graph:
     """A graph whose outputs are, for each node that can run in INT8, its mean error per channel, shape (channels,).
 
     ``graph`` is in float32; ``ranges`` holds one range for each of its tensors to quantise.
@@ -34,7 +34,8 @@ def mean_error_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
     for node in chosen_nodes(model.graph, PrecisionPlan("int8")):
         exact, name = node.outputs[0], node.name or ""
         if exact.shape is not None and _bias_of(node) is not None:
-            error = new_node("Sub", [_in_eight_bits(model.graph, node, ranges), exact], f"{name}/error", dtype=exact.dtype)
+            twin = _in_eight_bits(model.graph, node, ranges, weight_bits)
+            error = new_node("Sub", [twin, exact], f"{name}/error", dtype=exact.dtype)
             model.graph.append(error)
             rank = len(exact.shape)
             outputs.append(
@@ -63,7 +64,7 @@ def has_biases(graph: Graph) -> bool:
     return any(_bias_of(node) is not None for node in chosen_nodes(graph.ir.graph, PrecisionPlan("int8")))
 
 
-def _in_eight_bits(graph: ir.Graph, node: ir.Node, ranges: Mapping[str, Range]) -> ir.Value:
+def _in_eight_bits(graph: ir.Graph, node: ir.Node, ranges: Mapping[str, Range], weight_bits: int) -> ir.Value:
     """What ``node`` gives when its input and its weight went through 8 bits."""
     read, origin, name = node.inputs[0], source(node.inputs[0]), f"{node.name}/in eight bits"
     assert read is not None
@@ -72,7 +73,7 @@ def _in_eight_bits(graph: ir.Graph, node: ir.Node, ranges: Mapping[str, Range]) 
     parameters = [constant(graph, f"{name}/scale", scale), constant(graph, f"{name}/zero_point", zero_point)]
     down = new_node("QuantizeLinear", [read, *parameters], f"{name}/quantised", dtype=ir.DataType.UINT8)
     up = new_node("DequantizeLinear", [down.outputs[0], *parameters], f"{name}/dequantised", dtype=read.dtype)
-    weight = quantised_weight(node, float(scale))
+    weight = quantised_weight(node, float(scale), weight_bits)
     inputs = [up.outputs[0], constant(graph, f"{name}/weight", weight.dequantised()), *node.inputs[2:]]
     twin = ir.node(node.op_type, inputs, attributes=node.attributes, name=name)
     twin.outputs[0].name = f"{name}/out"

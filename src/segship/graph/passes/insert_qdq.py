@@ -35,7 +35,6 @@ SAME_VALUES = ("DepthToSpace", "Flatten", "MaxPool", "Reshape", "Squeeze", "Tran
 """Operators whose output holds only values of their input: they need no scale of their own."""
 
 _LEVELS = 255  # steps of uint8
-_WEIGHT_LEVELS = 127  # symmetric: -128 stays unused, so that a weight and its negation are equally exact
 _BIAS_LEVELS = 2.0**30  # of int32's 2**31: leaves room for the sum that the bias is added to
 
 
@@ -51,7 +50,7 @@ def quantisable_layers(graph: Graph, plan: PrecisionPlan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(place(node) for node in chosen_nodes(graph.ir.graph, plan)))
 
 
-def insert_qdq(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan) -> Graph:
+def insert_qdq(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan, *, weight_bits: int = 8) -> Graph:
     """The graph with every node that ``plan`` gives to INT8, and that has constant weights, between Q/DQ.
 
     Products of two activations (attention) stay float: INT8 made them slower and less exact on both CPU runtimes.
@@ -68,9 +67,10 @@ def insert_qdq(graph: Graph, ranges: Mapping[str, Range], plan: PrecisionPlan) -
     sources = [source(node.inputs[0]) for node in nodes]
     scales = {value: _insert_pair(model.graph, value, ranges[value.name or ""]) for value in values}
     for node, origin in zip(nodes, sources, strict=True):
-        _quantise_weight(model.graph, node, scales[origin] if origin is not None else 1.0)
+        input_scale = scales[origin] if origin is not None else 1.0
+        _quantise_weight(model.graph, node, quantised_weight(node, input_scale, weight_bits))
     drop_unused_constants(model.graph)
-    options = {"nodes": str(len(nodes)), "tensors": str(len(values))}
+    options = {"nodes": str(len(nodes)), "tensors": str(len(values)), "weight_bits": str(weight_bits)}
     return graph.after(model, PassRecord(NAME, "precision", options, changed=bool(nodes)), plan=plan)
 
 
@@ -172,24 +172,24 @@ class QuantisedWeight(NamedTuple):
         return np.asarray(self.content * self.scale.reshape(_along(self.axis, self.content.ndim)), np.float32)
 
 
-def quantised_weight(node: ir.Node, input_scale: float) -> QuantisedWeight:
-    """The constant weight of ``node`` in INT8; ``input_scale`` is that of the activation it is multiplied with."""
+def quantised_weight(node: ir.Node, input_scale: float, bits: int) -> QuantisedWeight:
+    """The constant weight of ``node`` in ``bits`` of INT8; ``input_scale`` is that of the activation it is multiplied with."""
     weight = constant_of(node.inputs[1])
     assert weight is not None
     axis = _output_channel_axis(node, weight)
     bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    scale = weight_scale(weight, axis, bias, input_scale)
+    levels = 2 ** (bits - 1) - 1  # symmetric: -128 stays unused, so that a weight and its negation are equally exact
+    scale = weight_scale(weight, axis, bias, input_scale, levels)
     steps = np.rint(weight / scale.reshape(_along(axis, weight.ndim)))
-    return QuantisedWeight(np.clip(steps, -_WEIGHT_LEVELS, _WEIGHT_LEVELS).astype(np.int8), scale, axis)
+    return QuantisedWeight(np.clip(steps, -levels, levels).astype(np.int8), scale, axis)
 
 
 def _along(axis: int, rank: int) -> list[int]:
     return [-1 if index == axis else 1 for index in range(rank)]
 
 
-def _quantise_weight(graph: ir.Graph, node: ir.Node, input_scale: float) -> None:
+def _quantise_weight(graph: ir.Graph, node: ir.Node, weight: QuantisedWeight) -> None:
     """Replace the weight by INT8 content and a DequantizeLinear with one scale per output channel."""
-    weight = quantised_weight(node, input_scale)
     inputs = [
         constant(graph, f"{node.name}/weight", weight.content),
         constant(graph, f"{node.name}/weight/scale", weight.scale),
@@ -209,7 +209,7 @@ def _quantise_weight(graph: ir.Graph, node: ir.Node, input_scale: float) -> None
 
 
 def weight_scale(
-    weight: NDArray[np.float32], axis: int, bias: NDArray[np.float32] | None, input_scale: float
+    weight: NDArray[np.float32], axis: int, bias: NDArray[np.float32] | None, input_scale: float, levels: int
 ) -> NDArray[np.float32]:
     """One scale per output channel, shape (channels,).
 
@@ -218,7 +218,7 @@ def weight_scale(
     the channel's weights lose is below the bias's own rounding.
     """
     others = tuple(index for index in range(weight.ndim) if index != axis)
-    scale = np.abs(weight).max(axis=others).astype(np.float64) / _WEIGHT_LEVELS
+    scale = np.abs(weight).max(axis=others).astype(np.float64) / levels
     if bias is not None and bias.size == scale.size:
         scale = np.maximum(scale, np.abs(bias.reshape(-1)) / (input_scale * _BIAS_LEVELS))
     scale[scale <= np.finfo(np.float32).tiny] = 1.0
