@@ -94,7 +94,7 @@ def main() -> None:
         ]
         kinds = (("Engines", engines, [*demo, *real]), ("Plans", plans, demo), ("Half precision", half, demo))
         sections = {f"{kind}: {job.title}": partial(run, job, scratch) for kind, run, jobs in kinds for job in jobs}
-        Page(options.output, f"{HEAD}\n{where()}.\n").measure(sections, options.only)
+        Page(options.output, HEAD).measure(sections, options.only)
     print(options.output)
 
 
@@ -213,10 +213,11 @@ def quantiser_of(model: ModelPredictor, job: Job, count: int = CALIBRATION) -> Q
 
 
 def said(verdict: Verdict, model: ModelPredictor, job: Job) -> str:
-    """What judged, and what PyTorch reaches there."""
+    """What judged, what PyTorch reaches there, and where it was measured."""
     metric = task_of(model.spec).METRIC
     return (
-        f"Judged on {verdict.images} images ({job.judged_on}): {REFERENCE} has {verdict.measured[REFERENCE_METRIC]:.2f} {metric}."
+        f"Judged on {verdict.images} images ({job.judged_on}): {REFERENCE} has {verdict.measured[REFERENCE_METRIC]:.2f} {metric}.\n"
+        f"{where()}."
     )
 
 

@@ -90,6 +90,7 @@ def in_cells(verdict: Verdict) -> list[str]:
 
 
 def where() -> str:
-    """Processor, threads and packages in a sentence."""
+    """Processor, threads and the packages that compute, in a sentence."""
     here = machine(available_threads())
-    return f"{here.processor.model}, {here.threads} threads, " + ", ".join(f"{key} {each}" for key, each in here.packages.items())
+    runs = ", ".join(f"{name} {here.packages[name]}" for name in ("torch", "onnxruntime", "openvino"))
+    return f"{here.processor.model} ({' '.join(here.processor.instruction_sets)}), {here.threads} threads, {runs}"
