@@ -37,6 +37,7 @@ TRAITS = Traits(
     weight_bits=exact_weight_bits(),
     int8_ops=("Conv", "MatMul", "Gemm", "MaxPool", "Concat"),  # ConvTranspose has no integer kernel
     quantised_conv_output=True,
+    float_results=("MatMul", "Gemm"),
     integer_bias=True,
     integers_channels_last=True,
     channels_last_resize=True,

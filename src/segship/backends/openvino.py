@@ -27,6 +27,7 @@ TRAITS = Traits(
     activations="unsigned",  # signed activations gave wrong numbers in whole networks (2026.4: 7 dB where the same graph has 26)
     weight_bits=exact_weight_bits(),
     int8_ops=("Conv", "ConvTranspose", "MatMul", "Gemm", "MaxPool", "Concat"),
+    float_results=("Conv", "MatMul", "Gemm"),
     channels_last=True,
     argmax="TopK",
 )

@@ -35,6 +35,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     ``weight_bits``: how many bits of an INT8 weight its kernels multiply without overflow on this processor.
     ``int8_ops``: ONNX operators that have an INT8 kernel; Q/DQ around others is only cost.
     ``quantised_conv_output``: a Conv runs in INT8 only when its output is quantised, too.
+    ``float_results``: operators whose INT8 kernel can give floats, so that the scores of classes keep all their steps.
     ``integer_bias``: a Gemm runs in INT8 only when its output is quantised, too, or its bias is int32.
     ``channels_last``: maps lie channels last in memory, so a Reshape that needs them channels first costs a copy.
     ``integers_channels_last``: so lie integer maps alone, and what stays float behind them is cheapest in their order.
@@ -49,6 +50,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     weight_bits: int = 8
     int8_ops: tuple[str, ...] = ()
     quantised_conv_output: bool = False
+    float_results: tuple[str, ...] = ()
     integer_bias: bool = False
     channels_last: bool = False
     integers_channels_last: bool = False

@@ -14,14 +14,21 @@ from segship.core.graph import WEIGHTED_OPS, Graph
 from segship.core.precision import FloatPrecision, Keep, PrecisionPlan, check_covered
 from segship.graph.histogram import Range
 from segship.graph.inner_sums import SQUARES, inner_sum, tensors_for_half
-from segship.graph.passes.edit import place, reaches
+from segship.graph.passes.channels_last_resize import become_products
+from segship.graph.passes.edit import constant_of, place, reaches
 from segship.graph.passes.exact_nodes import exact_nodes
 from segship.graph.passes.half_constants import largest, name_of, smallest_normal
+from segship.graph.passes.insert_qdq import output_channel_axis
 from segship.graph.passes.legalise import runs_int8
 from segship.graph.passes.type_slots import HALF_TYPES
 
-RANKING_OPS = ("ArgMax", "NonMaxSuppression", "TopK")
-"""Operators that choose by their input's values."""
+CANDIDATE_OPS = ("NonMaxSuppression", "TopK")
+RANKING_OPS = ("ArgMax", *CANDIDATE_OPS)
+"""Operators that choose by their input's values; the former from candidates."""
+
+WIDE = 128
+"""Of how many channels the scores of classes may be summed up in INT8: the rounding of so many averages out, and quantising takes
+a pass over the map that ReLU need not take any more (docs/decisions/0017)."""
 
 HEADROOM = 2.0
 """How much further than on the images observed a tensor may reach on others."""
@@ -36,13 +43,17 @@ def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = (), rest: Flo
     """INT8 everywhere but where it makes no sense; ``rest`` is the precision of all that stays float.
 
     Float stay the last weighted layers before the result or before a choice (proposals, peaks; such heads are small, and a step
-    of 1/255 changes which candidates there are), and operators without an INT8 kernel in the backend. ``keep``
-    adds exceptions, for instance for layers found to be sensitive; they win over these.
+    of 1/255 changes which candidates there are), and operators without an INT8 kernel in the backend. A wide classifier runs in
+    INT8 where its scores stay float (:data:`WIDE`). ``keep`` adds exceptions, for instance for layers found to be sensitive;
+    they win over these.
     """
-    last = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not reaches(node, WEIGHTED_OPS)]
+    classifier = _wide_classifier(graph, traits)
+    last = [node for node in _last_layers(graph) if node is not classifier]
     exceptions = [Keep(place(node), rest, "gives the logits: in 8 bits, classes would tie") for node in last]
     ranked = [
-        node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and reaches(node, RANKING_OPS, without=WEIGHTED_OPS)
+        node
+        for node in graph.ir.graph
+        if node.op_type in WEIGHTED_OPS and node is not classifier and reaches(node, RANKING_OPS, without=WEIGHTED_OPS)
     ]
     known = {place(node) for node in last}
     others = dict.fromkeys(place(node) for node in ranked if place(node) not in known)
@@ -50,6 +61,27 @@ def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = (), rest: Flo
     missing = [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not runs_int8(node, traits)]
     exceptions += [Keep(place(node), rest, f"the backend has no INT8 kernel for {node.op_type}") for node in missing]
     return PrecisionPlan("int8", (*exceptions, *keep), None if rest == "fp32" else rest)
+
+
+def _last_layers(graph: Graph) -> list[ir.Node]:
+    return [node for node in graph.ir.graph if node.op_type in WEIGHTED_OPS and not reaches(node, WEIGHTED_OPS)]
+
+
+def _wide_classifier(graph: Graph, traits: Traits) -> ir.Node | None:
+    """The layer that alone gives the result, of many channels, and in float though it runs in INT8.
+
+    Of several last layers (classes, boxes, masks) none is taken: a little less of each decides which objects there are.
+    """
+    last = _last_layers(graph)
+    if len(last) != 1 or reaches(last[0], CANDIDATE_OPS):
+        return None
+    node = last[0]
+    weight = constant_of(node.inputs[1])
+    as_product = traits.channels_last_resize and node.name in become_products(graph.ir)
+    kind = "MatMul" if as_product else node.op_type
+    if weight is None or kind not in traits.float_results:
+        return None
+    return node if weight.size >= WIDE * weight.shape[output_channel_axis(node, weight)] else None
 
 
 def half_plan(

@@ -176,7 +176,7 @@ def quantised_weight(node: ir.Node, input_scale: float, bits: int) -> QuantisedW
     """The constant weight of ``node`` in ``bits`` of INT8; ``input_scale`` is that of the activation it is multiplied with."""
     weight = constant_of(node.inputs[1])
     assert weight is not None
-    axis = _output_channel_axis(node, weight)
+    axis = output_channel_axis(node, weight)
     bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
     levels = 2 ** (bits - 1) - 1  # symmetric: -128 stays unused, so that a weight and its negation are equally exact
     scale = weight_scale(weight, axis, bias, input_scale, levels)
@@ -226,7 +226,7 @@ def weight_scale(
     return rounded
 
 
-def _output_channel_axis(node: ir.Node, weight: NDArray[np.float32]) -> int:
+def output_channel_axis(node: ir.Node, weight: NDArray[np.float32]) -> int:
     """Conv weights are (out, in, ...), ConvTranspose's (in, out, ...), MatMul's (..., in, out); Gemm's may be transposed."""
     if node.op_type == "Conv":
         return 0

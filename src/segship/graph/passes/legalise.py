@@ -33,13 +33,14 @@ def legalise(graph: Graph, traits: Traits) -> Graph:
     _check_kernels(graph, traits)
     model = graph.ir.clone()
     done = {
+        # first: a convolution that it makes a product needs no pair on its result
+        "resized_channels_last": channels_last_resize(model.graph) if traits.channels_last_resize else 0,
         "pairs_dropped": _drop_useless_pairs(model.graph, traits),
         "made_symmetric": _make_symmetric(model.graph) if traits.activations == "symmetric" else 0,
         "upsampled_by_conv": _upsample_by_conv(model.graph, traits),
         "norms_by_channels": group_norm_by_channels(model.graph) if traits.channels_last else 0,
         "sides_joined_last": join_sides_channels_last(model.graph) if traits.channels_last else 0,
         "sampled_from_planes": sample_from_planes(model.graph) if traits.channels_last else 0,
-        "resized_channels_last": channels_last_resize(model.graph) if traits.channels_last_resize else 0,
         "repeated_integers": repeat_integers(model.graph) if traits.integers_channels_last else 0,
         "products_of_integers": products_of_integers(model.graph) if traits.integers_channels_last else 0,
         "biases_in_integers": integer_biases(model.graph) if traits.integer_bias else 0,
