@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -9,15 +10,21 @@ import pytest
 from segship.backends import load_backend
 from segship.core.backend import Traits
 from segship.core.graph import Graph
+from segship.core.precision import PrecisionPlan
 from segship.core.spec import Size
 from segship.graph.labels import label_map
+from segship.graph.passes.insert_qdq import insert_qdq
 from segship.graph.passes.legalise import legalise
 from segship.graph.recipe import optimise
 from unit.graph.demo_networks import demo_graph, scene_inputs
 from unit.graph.networks import SIZE, Net, PlainSession, images, kinds, small_unet
+from unit.graph.test_insert_qdq import ranges_of
 
 ROUNDING = 1e-6
 """Of the largest logit: a 1x1 convolution and a product of matrices add up in different orders."""
+
+
+ONNXRUNTIME = load_backend("onnxruntime").TRAITS
 
 
 def traits(*, wanted: bool) -> Traits:
@@ -63,6 +70,22 @@ def test_only_the_result_is_transposed_and_the_convolution_is_a_product() -> Non
     assert order[-3:] == ["MatMul", "Add", "Transpose"]
     assert order.count("Transpose") == 3  # two to channels last, which the network itself has, and the result's
     assert order.count("Conv") == 2
+
+
+def test_an_int8_convolution_becomes_an_int8_product_with_a_float_result() -> None:
+    graph = head()
+    plan = PrecisionPlan("int8")
+    quantised = insert_qdq(graph, ranges_of(graph, plan), plan)
+    ready = legalise(quantised, msgspec.structs.replace(ONNXRUNTIME, integers_channels_last=False))
+    order = kinds(ready)
+    assert order[-5:] == ["DequantizeLinear", "DequantizeLinear", "MatMul", "Add", "Transpose"]
+    assert ready.asked()["predict/Conv"] == "int8"
+    image = images(1)[0]
+    expected, found = (PlainSession(each).run({"image": image})["logits"] for each in (quantised, ready))
+    # the quantised graph rounds its result to 255 steps (the last convolution's pair), the other one does not
+    step = (expected.max() - expected.min()) / 255
+    assert np.abs(found - expected).max() < step
+    assert len(np.unique(found)) > 256
 
 
 def test_it_is_done_for_backends_that_want_it_where_tokens_are_resized_and_once() -> None:
