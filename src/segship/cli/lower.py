@@ -133,6 +133,8 @@ def build(
     as_json: bool,
 ) -> None:
     """Build an engine of CHECKPOINT: nothing is judged (deploy does that)."""
+    from segship.backends import load_backend
+    from segship.graph.plan import check_kernels
     from segship.lowering import lowered
     from segship.pipeline import build as run
     from segship.pipeline import check_precisions, load_model
@@ -144,6 +146,7 @@ def build(
     check_precisions(asked, backend)
     model = load_model(checkpoint, **options.parsed_facts(facts))
     graph = export_graph(model, image_size=size, output="instances" if full_masks else None)
+    check_kernels(graph, asked, load_backend(backend))
     with Console() as progress:
         graph, calibration = lowered(model, graph, asked, data, image_size=size, progress=progress)
     engine = run(graph, backend, output or Path(f"{checkpoint.resolve().stem}.engine"), calibration=calibration)
