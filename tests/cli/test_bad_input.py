@@ -151,6 +151,45 @@ def test_too_small_an_image(tiny_checkpoint: Path, tmp_path: Path, capsys: pytes
     assert "use a larger image" in sentence(capsys)
 
 
+@pytest.mark.parametrize("command", ["predict", "verify", "bench", "diff", "deploy", "build"])
+def test_an_image_that_the_network_shrinks_to_nothing(
+    command: str, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    file, engine, model = tmp_path / "data" / "line.png", tmp_path / "free.engine", load_model(tiny_checkpoint, scale=1.0)
+    Image.new("RGB", (600, 15)).save(file)
+    build(export(model), "null", engine)
+    facts = ("--fact", "scale=1.0")
+    words = {
+        "predict": (engine, file, "-o", tmp_path / "results"),
+        "verify": (engine, "--data", file.parent),
+        "bench": (engine, "--image", file),
+        "diff": (tiny_checkpoint, "--image", file, *facts),
+        "deploy": (tiny_checkpoint, "--data", file.parent, *facts, "-o", tmp_path / "new.engine"),
+        "build": (tiny_checkpoint, "--image-size", "15x600", *facts, "-o", tmp_path / "new.engine"),
+    }
+    assert run(command, *words[command]) == 2
+    assert "needs 16 pixels on either side" in sentence(capsys)
+    assert leftovers(tmp_path) == ["free.engine"]
+    assert model.predict(np.zeros((16, 16, 3), np.uint8)).size == (16, 16)
+
+
+def test_a_folder_is_no_image(engine: Engine, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", engine.path, scenes, "-o", tmp_path / "results") == 2
+    assert "is a folder, expected an image file" in sentence(capsys)
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_an_engine_that_cannot_keep_evidence_is_refused_before_it_is_measured(
+    command: str, engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        os, "access", lambda _, mode: mode != os.W_OK
+    )  # an administrator may write even where the mode forbids it
+    assert run(command, engine.path) == 2
+    assert "give a copy of the engine" in sentence(capsys)
+
+
 def _changed_manifest(engine: Engine, tmp_path: Path, old: str, new: str) -> Path:
     import shutil
 
