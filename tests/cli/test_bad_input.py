@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -262,6 +263,34 @@ def test_full_disk(
     assert run(*words) == 2
     assert "the disk is full" in sentence(capsys)
     assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_fault_of_our_own_says_so_and_keeps_its_traceback(
+    *,
+    kept: bool,
+    engine: Engine,
+    image: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import segship.backends.null as null
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("tensors fell off\nand more")
+
+    monkeypatch.setattr(null, "load", broken)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if kept else tmp_path / "none"))
+    assert run("predict", engine.path, image, "-o", tmp_path / "results", "--json") == 70
+    out, err = capsys.readouterr()
+    files = list(tmp_path.glob("segship-*.log"))
+    said = files[0].name if kept else "the traceback above"
+    assert json.loads(out)["exit_code"] == 70
+    assert said in json.loads(out)["error"]
+    assert "fault of segship itself (RuntimeError: tensors fell off):" in err
+    assert ("Traceback" in err) is not kept
+    assert all(word in (files[0].read_text() if kept else err) for word in ("Traceback", "segship predict", "and more"))
 
 
 def test_unknown_fact_suggests_the_right_one(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
