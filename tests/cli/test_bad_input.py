@@ -293,6 +293,25 @@ def test_a_fault_of_our_own_says_so_and_keeps_its_traceback(
     assert all(word in (files[0].read_text() if kept else err) for word in ("Traceback", "segship predict", "and more"))
 
 
+@pytest.mark.parametrize("error", [MemoryError("9 TB"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 TB")])
+def test_too_little_memory_is_no_fault_of_segship(
+    error: Exception,
+    engine: Engine,
+    image: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import segship.backends.null as null
+
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(null, "load", full)
+    assert run("predict", engine.path, image, "-o", tmp_path / "results") == 1
+    assert "memory is not enough" in sentence(capsys)
+
+
 def test_unknown_fact_suggests_the_right_one(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("build", tiny_checkpoint, "--backend", "null", "-o", tmp_path / "out.engine", "--fact", "scales=1") == 2
     assert "did you mean 'scale'" in sentence(capsys)

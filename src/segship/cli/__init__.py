@@ -71,8 +71,11 @@ def _fault(error: Exception, words: list[str]) -> str:
     except OSError:
         click.echo(report, err=True)
         kept = "with the traceback above"
-    summary = f"{type(error).__name__}: {error}".partition("\n")[0]
-    return f"this is a fault of segship itself ({summary}): please report it {kept}"
+    return f"this is a fault of segship itself ({type(error).__name__}: {_first_line(error)}): please report it {kept}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _called(words: list[str]) -> int:
@@ -93,6 +96,10 @@ def _called(words: list[str]) -> int:
         if (error.name or "").partition(".")[0] not in _BUILD_PACKAGES:
             raise
         return _failed(f"this needs {error.name}, which is not installed: pip install 'segship[build]'", 2, words)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # PyTorch's words
+            raise
+        return _failed(f"this machine's memory is not enough ({_first_line(error)}): give smaller images", 1, words)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

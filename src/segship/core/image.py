@@ -83,7 +83,10 @@ def resized_size(resize: Resize, size: Size) -> Size:
         case ShortestEdgeResize():
             result = _shortest_edge_size(resize, size)
     if min(result) < 1:
-        raise BadImage(f"an image of {h} x {w} pixels becomes {result[0]} x {result[1]} after the resize: use a larger image")
+        raise BadImage(
+            f"an image of {h} x {w} pixels becomes {result[0]} x {result[1]} after the resize: "
+            "use a larger image, or one less narrow"
+        )
     return result
 
 
