@@ -99,9 +99,8 @@ def test_onnxruntime_runs_it_in_int8_with_the_same_numbers(tmp_path_factory: pyt
     module = load_backend("onnxruntime")
     if problem := module.probe():
         pytest.skip(problem)
-    dim = (
-        images(1, seed=5)[0] / 2
-    )  # where AVX2 has no VNNI, pairs of products are summed in 16 bits: bright pixels would saturate
+    # without VNNI, AVX2 sums pairs of products in 16 bits: at half the brightness, 128 * 127 * 2, none of them saturates
+    dim = images(1, seed=5)[0] / 2
     found = []
     for graph in both(stem((7, 7), (2, 2), (3, 3, 3, 3))):
         directory = tmp_path_factory.mktemp("engine")
