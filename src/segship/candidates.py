@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from segship.backends import DEPLOYABLE, deployable_backend, load_backend
 from segship.core.errors import BackendUnavailable, BadArgument, BuildFailed
 from segship.core.graph import Graph
+from segship.core.precision import PrecisionPlan
 from segship.evidence import gains
 from segship.evidence.records import Candidate
 from segship.graph.int8_recipe import Recipe, parse_recipe
-from segship.graph.plan import check_plan
+from segship.graph.plan import check_kernels, check_plan
 from segship.judging import Tried
 from segship.pipeline import build, with_plan
 from segship.quantiser import Quantiser
@@ -46,13 +49,38 @@ def wanted_candidates(options: Options) -> list[Candidate]:
                 )
             record = Candidate(name=f"{name} {precision}", backend=name, precision=precision, plan=plan, skipped=problem)
             candidates.append(record)
+    _check_any(candidates, options)
+    return candidates
+
+
+def beside_graph(candidates: Sequence[Candidate], graph: Graph, options: Options) -> list[Candidate]:
+    """The candidates as the graph shows them: a backend without the INT8 kernels that a plan of the user's asks for is skipped.
+
+    Raises :class:`BadArgument` for a plan that covers nothing somewhere, and when no backend is left that has its kernels.
+    """
+    if options.plan is not None:
+        check_plan(graph, options.plan)
+    seen = [msgspec.structs.replace(each, skipped=each.skipped or _no_kernels(each, graph)) for each in candidates]
+    _check_any(seen, options)
+    return seen
+
+
+def _no_kernels(candidate: Candidate, graph: Graph) -> str | None:
+    try:
+        check_kernels(graph, candidate.plan or PrecisionPlan("fp32"), load_backend(candidate.backend))
+    except BadArgument as error:
+        return str(error)
+    return None
+
+
+def _check_any(candidates: Sequence[Candidate], options: Options) -> None:
+    """Raise when nothing that was asked for can be built, with the reasons."""
     asked = [candidate for candidate in candidates if candidate.plan is options.plan]
     if all(candidate.skipped for candidate in asked):
         reasons = "; ".join(dict.fromkeys(str(candidate.skipped) for candidate in asked))
         kind = BadArgument if options.precision == "fp16" or options.plan is not None else BackendUnavailable
         wanted = "this --plan" if options.plan is not None else f"--precision {options.precision}"
         raise kind(f"nothing to build with --backend {options.backend} and {wanted}: {reasons}")
-    return candidates
 
 
 def _precisions(options: Options) -> tuple[str, ...]:
@@ -88,8 +116,6 @@ def _recipe(candidate: Candidate) -> Recipe | None:
 def _graph(candidate: Candidate, quantiser: Quantiser, *, integer: bool) -> Graph:
     """The graph for the candidate's backend, by the candidate's plan or by the backend's own."""
     traits, plan = load_backend(candidate.backend).TRAITS, candidate.plan
-    if plan is not None:
-        check_plan(quantiser.graph, plan)
     if integer:
         return quantiser.quantised(traits, plan, _recipe(candidate))
     return with_plan(quantiser.graph, plan) if plan is not None else quantiser.plain(traits)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from segship import showcase
-from segship.candidates import build_candidate, choose, gain_notes, precision_notes, wanted_candidates
+from segship.candidates import beside_graph, build_candidate, choose, gain_notes, precision_notes, wanted_candidates
 from segship.core.engine import Engine, refuse_foreign
 from segship.core.errors import BuildFailed
 from segship.core.files import replace_directory
@@ -73,6 +73,7 @@ def deploy(
     wanted = wanted_candidates(options)
     refuse_foreign(output)
     trial = set_up(checkpoint, data, options, clock, progress, **facts)
+    wanted = beside_graph(wanted, trial.quantiser.graph, options)
     with scratch_beside(output) as scratch:
         tried = [build_candidate(candidate, trial.quantiser, scratch, clock) for candidate in wanted]
         if not any(each.engine for each in tried):

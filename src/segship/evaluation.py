@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from PIL import Image
 
 from segship.core.engine import MANIFEST, Engine
 from segship.core.environment import available_threads
-from segship.core.errors import BadArgument, BadDataset
+from segship.core.errors import BadArgument, BadDataset, StorageFailed
 from segship.core.image import ImageArray
 from segship.core.profile import Profile
 from segship.core.progress import Progress, silent
@@ -107,6 +108,7 @@ def verify(
     if against is not None and data is None:
         raise BadArgument("to compare with a checkpoint, images are needed: give --data DIR")
     with load_engine(engine) as candidate:
+        _refuse_read_only(candidate.engine)
         if against is not None and data is not None:
             verdicts = _beside_model(candidate, against, data, max_drop, facts, progress)
         else:
@@ -164,6 +166,15 @@ def noise(size: Size, seed: int) -> ImageArray:
     return np.asarray(Image.fromarray(small).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
+def _refuse_read_only(engine: Engine) -> None:
+    """What is measured is kept in the engine: that it cannot be is found out now, not when all is measured."""
+    place = engine.evidence if engine.evidence.exists() else engine.path
+    if not os.access(place, os.W_OK):
+        raise StorageFailed(
+            f"{place} cannot be written, and what is measured is kept there: give a copy of the engine of your own"
+        )
+
+
 def _keep(engine: Engine, verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
         records.append(engine.evidence / "verdicts.jsonl", verdict)
@@ -184,6 +195,8 @@ def bench(
     ``image`` None: a picture of noise, of the size that the first engine of fixed size takes.
     """
     opened = {path: load_engine(path, threads=threads) for path in engines}
+    for each in opened.values():
+        _refuse_read_only(each.engine)
     predictors: dict[str, Predictor] = {str(path): engine for path, engine in opened.items()}
     if against is not None:
         other = open_predictor(against, threads=threads, facts=facts)

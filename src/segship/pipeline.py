@@ -181,13 +181,13 @@ def with_plan(graph: Graph, plan: PrecisionPlan) -> Graph:
 
 
 def check_precisions(plan: PrecisionPlan, backend: str) -> None:
-    """Raise :class:`BadArgument` for half precision on a backend that would run it in FP32, and say nothing of it."""
-    known = usable_backend(backend).TRAITS.precisions
-    missing = sorted((plan.precisions & {"fp16", "bf16"}) - set(known))
+    """Raise :class:`BadArgument` for half precision or INT8 on a backend that would run it in FP32, and say nothing of it."""
+    known = usable_backend(backend).TRAITS.precisions or ("fp32",)
+    missing = sorted(plan.precisions - set(known))
     if missing:
         raise BadArgument(
-            f"{backend} has no kernels for {' and '.join(missing)}, it runs {' and '.join(known) or 'nothing'}: "
-            "choose one of these, or write the graph for another machine with segship export"
+            f"{backend} has no kernels for {' and '.join(missing)}, it runs {' and '.join(known)}: choose another precision "
+            "or backend, or write the graph for another machine with segship export"
         )
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -151,6 +152,45 @@ def test_too_small_an_image(tiny_checkpoint: Path, tmp_path: Path, capsys: pytes
     assert "use a larger image" in sentence(capsys)
 
 
+@pytest.mark.parametrize("command", ["predict", "verify", "bench", "diff", "deploy", "build"])
+def test_an_image_that_the_network_shrinks_to_nothing(
+    command: str, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    file, engine, model = tmp_path / "data" / "line.png", tmp_path / "free.engine", load_model(tiny_checkpoint, scale=1.0)
+    Image.new("RGB", (600, 15)).save(file)
+    build(export(model), "null", engine)
+    facts = ("--fact", "scale=1.0")
+    words = {
+        "predict": (engine, file, "-o", tmp_path / "results"),
+        "verify": (engine, "--data", file.parent),
+        "bench": (engine, "--image", file),
+        "diff": (tiny_checkpoint, "--image", file, *facts),
+        "deploy": (tiny_checkpoint, "--data", file.parent, *facts, "-o", tmp_path / "new.engine"),
+        "build": (tiny_checkpoint, "--image-size", "15x600", *facts, "-o", tmp_path / "new.engine"),
+    }
+    assert run(command, *words[command]) == 2
+    assert "needs 16 pixels on either side" in sentence(capsys)
+    assert leftovers(tmp_path) == ["free.engine"]
+    assert model.predict(np.zeros((16, 16, 3), np.uint8)).size == (16, 16)
+
+
+def test_a_folder_is_no_image(engine: Engine, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", engine.path, scenes, "-o", tmp_path / "results") == 2
+    assert "is a folder, expected an image file" in sentence(capsys)
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_an_engine_that_cannot_keep_evidence_is_refused_before_it_is_measured(
+    command: str, engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        os, "access", lambda _, mode: mode != os.W_OK
+    )  # an administrator may write even where the mode forbids it
+    assert run(command, engine.path) == 2
+    assert "give a copy of the engine" in sentence(capsys)
+
+
 def _changed_manifest(engine: Engine, tmp_path: Path, old: str, new: str) -> Path:
     import shutil
 
@@ -223,6 +263,53 @@ def test_full_disk(
     assert run(*words) == 2
     assert "the disk is full" in sentence(capsys)
     assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_fault_of_our_own_says_so_and_keeps_its_traceback(
+    *,
+    kept: bool,
+    engine: Engine,
+    image: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import segship.backends.null as null
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("tensors fell off\nand more")
+
+    monkeypatch.setattr(null, "load", broken)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if kept else tmp_path / "none"))
+    assert run("predict", engine.path, image, "-o", tmp_path / "results", "--json") == 70
+    out, err = capsys.readouterr()
+    files = list(tmp_path.glob("segship-*.log"))
+    said = files[0].name if kept else "the traceback above"
+    assert json.loads(out)["exit_code"] == 70
+    assert said in json.loads(out)["error"]
+    assert "fault of segship itself (RuntimeError: tensors fell off):" in err
+    assert ("Traceback" in err) is not kept
+    assert all(word in (files[0].read_text() if kept else err) for word in ("Traceback", "segship predict", "and more"))
+
+
+@pytest.mark.parametrize("error", [MemoryError("9 TB"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 TB")])
+def test_too_little_memory_is_no_fault_of_segship(
+    error: Exception,
+    engine: Engine,
+    image: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import segship.backends.null as null
+
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(null, "load", full)
+    assert run("predict", engine.path, image, "-o", tmp_path / "results") == 1
+    assert "memory is not enough" in sentence(capsys)
 
 
 def test_unknown_fact_suggests_the_right_one(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

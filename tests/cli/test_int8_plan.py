@@ -11,10 +11,14 @@ import pytest
 
 from cli.command import refused, run
 from cli.test_precision import FACTS
+from segship.backends import onnxruntime
+from segship.candidates import beside_graph, wanted_candidates
 from segship.core.engine import open_engine
+from segship.core.graph import Graph
 from segship.core.plan_file import read_plan, write_plan
 from segship.core.precision import Keep, PrecisionPlan
 from segship.pipeline import load_model
+from segship.trial import Options
 
 PLAN = PrecisionPlan("int8", (Keep("outc.*", "fp16", "gives the logits"),), rest="fp16")
 
@@ -77,6 +81,13 @@ def test_an_engine_by_a_plan_with_int8_is_the_one_that_its_graph_makes(
         ("build", PrecisionPlan("int8"), (), "add --data to segship export or build"),
         ("build", PrecisionPlan("fp32"), ("--data", "{scenes}"), "shows the ranges of a --plan with INT8"),
         ("build", PrecisionPlan("int8"), ("--data", "{scenes}", "--image-size", "32x32"), "made for 32 x 32"),
+        ("build", PrecisionPlan("int8"), ("--data", "{scenes}", "--backend", "null"), "null has no kernels for int8"),
+        (
+            "build",
+            PrecisionPlan("fp32", (Keep("op:Relu", "int8", "a test"),)),
+            ("--data", "{scenes}"),
+            "has no weights to hold",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(
@@ -95,3 +106,31 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     by_plan = ("--plan", tmp_path / "plan.toml", *kept, *filled, "-o", tmp_path / "out")
     assert expected in refused(capsys, command, tiny_checkpoint, "--fact", "scale=1.0", *by_plan)
     assert [each.name for each in tmp_path.iterdir()] == ["plan.toml"]
+
+
+@pytest.fixture
+def no_conv_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime without an INT8 kernel for Conv, and therefore for the ConvTranspose that becomes one."""
+    traits = msgspec.structs.replace(onnxruntime.TRAITS, int8_ops=("MatMul", "Gemm"))
+    monkeypatch.setattr(onnxruntime, "TRAITS", traits)
+
+
+@pytest.mark.usefixtures("no_conv_kernel")
+@pytest.mark.parametrize("command", ["build", "deploy"])
+def test_int8_of_an_operator_without_a_kernel_is_the_plans_fault(
+    command: str, scene_checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_plan(PrecisionPlan("fp32", (Keep("up1.up", "int8", "a test"),)), tmp_path / "plan.toml")
+    words = ("--plan", tmp_path / "plan.toml", "--data", scenes, "--backend", "onnxruntime", "-o", tmp_path / "out")
+    said = refused(capsys, command, scene_checkpoint, "--fact", "scale=1.0", *words)
+    assert "asks INT8 of 1 layer (up1.up), and onnxruntime has no INT8 kernel for ConvTranspose" in said
+    assert [each.name for each in tmp_path.iterdir()] == ["plan.toml"]
+
+
+@pytest.mark.usefixtures("no_conv_kernel")
+def test_a_backend_without_the_kernels_of_a_plan_leaves_it_to_the_others(scene_graph: Graph) -> None:
+    options = Options(plan=PrecisionPlan("int8"))
+    seen = beside_graph(wanted_candidates(options), scene_graph, options)
+    reasons = {each.name: each.skipped for each in seen}
+    assert "no INT8 kernel for Conv" in str(reasons.pop("onnxruntime mixed"))
+    assert reasons == {"onnxruntime fp32": None, "openvino fp32": None, "openvino mixed": None}

@@ -34,6 +34,8 @@ def test_export_by_plan(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.Ca
     assert run("export", tiny_checkpoint, "--plan", tmp_path / "plan.toml", *FACTS, "-o", tmp_path / "a.onnx", "--json") == 0
     assert weight_types(tmp_path / "a.onnx") == {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
     assert json.loads(capsys.readouterr().out)["precision"] == "fp16, 1 exception stays fp32"
+    assert run("inspect", tmp_path / "a.onnx", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["modules"]["up1.up"] == "ConvTranspose"  # what the next plan can name
 
 
 @pytest.mark.parametrize(

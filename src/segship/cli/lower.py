@@ -134,6 +134,7 @@ def build(
 ) -> None:
     """Build an engine of CHECKPOINT: nothing is judged (deploy does that)."""
     from segship.backends import load_backend
+    from segship.graph.plan import check_kernels
     from segship.lowering import lowered
     from segship.pipeline import build as run
     from segship.pipeline import check_precisions, load_model
@@ -145,6 +146,7 @@ def build(
     check_precisions(asked, backend)
     model = load_model(checkpoint, **options.parsed_facts(facts))
     graph = export_graph(model, image_size=size, output="instances" if full_masks else None)
+    check_kernels(graph, asked, load_backend(backend))
     with Console() as progress:
         bits = load_backend(backend).TRAITS.weight_bits
         graph, calibration = lowered(model, graph, asked, data, image_size=size, weight_bits=bits, progress=progress)

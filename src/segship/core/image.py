@@ -33,12 +33,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def read_image(path: Path | str, *, exif_orientation: bool = False) -> ImageArray:
-    """Decode an 8-bit image file to (height, width, 3) uint8 RGB; grey is repeated, transparency dropped.
+    """Decode an image file to (height, width, 3) uint8 RGB; grey is repeated, transparency dropped.
 
-    ``exif_orientation``: turn the image as its EXIF tag says.
-    Raises :class:`BadImage` for a missing, unreadable, truncated, empty or 16-bit file.
+    ``exif_orientation``: turn the image as its EXIF tag says. Of 16-bit colours the upper bytes count, as Pillow reads them.
+    Raises :class:`BadImage` for a missing, unreadable, truncated or empty file, and for grey of more than 8 bits, which Pillow
+    would clip.
     """
     path = Path(path)
+    if path.is_dir():
+        raise BadImage(f"{path} is a folder, expected an image file: name the images in it, for instance {path / '*.jpg'}")
     if not path.is_file():
         raise BadImage(f"no image file at {path}: give the path of a {', '.join(SUFFIXES)} file")
     try:
@@ -46,6 +49,7 @@ def read_image(path: Path | str, *, exif_orientation: bool = False) -> ImageArra
             if image.mode.startswith(("I", "F")):
                 raise BadImage(f"{path} has {image.mode} pixels (more than 8 bits): convert it to an 8-bit image first")
             turned = ImageOps.exif_transpose(image) if exif_orientation else image
+            turned.info.pop("transparency", None)  # it is dropped: Pillow would warn that it keeps none of it
             return np.asarray(turned.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "not an image file" if isinstance(error, UnidentifiedImageError) else str(error)
@@ -53,9 +57,15 @@ def read_image(path: Path | str, *, exif_orientation: bool = False) -> ImageArra
 
 
 def frame(spec: ImageInput, size: Size) -> Frame:
-    """The sizes on the way of an image of ``size`` (height, width); raises :class:`BadImage` if nothing is left of it."""
+    """The sizes on the way of an image of ``size`` (height, width); raises :class:`BadImage` if too little is left of it."""
     content = resized_size(spec.resize, size)
-    return Frame(size, content, _ceil_to(content, spec.divisor))
+    sizes = Frame(size, content, _ceil_to(content, spec.divisor))
+    if min(sizes.input) < spec.smallest:
+        raise BadImage(
+            f"an image of {size[0]} x {size[1]} pixels gives a network input of {sizes.input[0]} x {sizes.input[1]}, and this "
+            f"network needs {spec.smallest} pixels on either side: use a larger image"
+        )
+    return sizes
 
 
 def resized_size(resize: Resize, size: Size) -> Size:
@@ -73,7 +83,10 @@ def resized_size(resize: Resize, size: Size) -> Size:
         case ShortestEdgeResize():
             result = _shortest_edge_size(resize, size)
     if min(result) < 1:
-        raise BadImage(f"an image of {h} x {w} pixels becomes {result[0]} x {result[1]} after the resize: use a larger image")
+        raise BadImage(
+            f"an image of {h} x {w} pixels becomes {result[0]} x {result[1]} after the resize: "
+            "use a larger image, or one less narrow"
+        )
     return result
 
 

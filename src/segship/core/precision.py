@@ -88,8 +88,8 @@ def check_covered(plan: PrecisionPlan, nodes: Iterable[tuple[str, str]]) -> None
     for keep in plan.keep:
         if not any(keep.covers(*node) for node in known):
             raise BadArgument(
-                f"the exception {keep.where!r} of the precision plan covers nothing in the graph: `segship inspect` lists "
-                "module paths and operators; mend the pattern or take the exception out"
+                f"the exception {keep.where!r} of the precision plan covers nothing in the graph: `segship export` writes "
+                "the graph and `segship inspect` lists its modules and operators; mend the pattern or take the exception out"
             )
 
 

@@ -95,7 +95,8 @@ class ImageInput(msgspec.Struct, frozen=True):
 
     ``channels``: the order in the tensor; ``normalise`` speaks of that order. ``exif_orientation``: turn the image as its
     EXIF tag says (OpenCV does by default, Pillow does not). ``divisor``: zeros are added at the right and bottom of the
-    normalised image until both sides are multiples of it; what is not added is called the content.
+    normalised image until both sides are multiples of it; what is not added is called the content. ``smallest``: the shortest
+    side of the input that the network can work on, where it shrinks maps without padding.
     """
 
     channels: Literal["rgb", "bgr", "gray"]
@@ -103,6 +104,7 @@ class ImageInput(msgspec.Struct, frozen=True):
     normalise: Normalise
     exif_orientation: bool
     divisor: Pixels = 1
+    smallest: Pixels = 1
 
 
 class Slide(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ entries that differ. Both are 0 for equal outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final
 
@@ -29,6 +30,7 @@ Outputs = Mapping[str, Array]
 Apart = Callable[[Outputs, Outputs], float]
 """How far two outputs of one image are apart, 0 for equal ones, 1 for nothing in common."""
 
+_QUANTITIES = (BATCH, ORDER, REPEAT, SHAPE_THERE_AND_BACK, OTHER_SHAPE)
 _REPEATS = 3
 
 
@@ -54,39 +56,73 @@ def check_invariance(
     rounding may change), ``other_apart`` at the other shape.
     """
     _check_feeds(session, feeds)
-    apart = difference if apart is None else apart
-    other_apart = apart if other_apart is None else other_apart
-    notes: list[str] = []
+    apart = apart or difference
     singles = [session.run(each) for each in feeds]
-    measured = {REPEAT: _measure(notes, REPEAT, lambda: _repeated(session, feeds[0], singles[0], apart))}
-    reason = _why_no_batch(session, singles, limits, apart)
-    if reason is None:
-        measured[BATCH] = _measure(notes, BATCH, lambda: _batched(session, feeds, singles, apart))
-        measured[ORDER] = _measure(notes, ORDER, lambda: _reordered(session, feeds, apart))
-    else:
-        notes.append(f"batches were not judged: {reason}")
-    if other_feeds is None:
-        free = any(isinstance(side, str) for spec in session.inputs for side in spec.shape[1:])
-        notes.append(f"other shapes were not judged: {'none was given' if free else 'the engine takes one shape'}")
-    else:
-        back = lambda: _there_and_back(session, feeds[0], singles[0], other_feeds, apart)  # noqa: E731
-        measured[SHAPE_THERE_AND_BACK] = _measure(notes, SHAPE_THERE_AND_BACK, back)
-    if other_feeds is not None and other_expected is not None:
-        measured[OTHER_SHAPE] = _measure(notes, OTHER_SHAPE, lambda: other_apart(other_expected, session.run(other_feeds)))
-    elif other_feeds is not None:
-        notes.append("the result at the other shape was not judged: there is nothing to compare it with")
-    quantities = (BATCH, ORDER, REPEAT, SHAPE_THERE_AND_BACK, OTHER_SHAPE)
+    found = _Findings()
+    found.measure(REPEAT, lambda: _repeated(session, feeds[0], singles[0], apart))
+    _measure_batches(found, session, feeds, singles, limits, apart)
+    _measure_way_back(found, session, feeds[0], singles[0], other_feeds, apart)
+    _measure_other_shape(found, session, other_feeds, other_expected, other_apart or apart)
     return verdict(
         level="invariance",
         title=title,
         reference=f"{engine}, one image at a time",
         candidate=engine,
         images=len(feeds),
-        measured=measured,
+        measured=found.measured,
         limits=limits,
-        skipped=[quantity for quantity in quantities if quantity not in measured],
-        notes=notes,
+        skipped=[quantity for quantity in _QUANTITIES if quantity not in found.measured],
+        notes=found.notes,
     )
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What was measured so far, and what a reader must know about it."""
+
+    measured: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def measure(self, quantity: str, run: Callable[[], float]) -> None:
+        """Record what ``run`` measures; infinite, with a note, when the engine fails to run at all."""
+        try:
+            self.measured[quantity] = run()
+        except Exception as error:  # each runtime raises its own kinds; the failure is the finding
+            self.notes.append(f"{quantity}: the engine failed ({str(error).partition(chr(10))[0]})")
+            self.measured[quantity] = float("inf")
+
+
+def _measure_batches(
+    found: _Findings,
+    session: Session,
+    feeds: Sequence[Feeds],
+    singles: Sequence[Outputs],
+    limits: Sequence[Limit],
+    apart: Apart,
+) -> None:
+    reason = _why_no_batch(session, singles, limits, apart)
+    if reason is not None:
+        found.notes.append(f"batches were not judged: {reason}")
+        return
+    found.measure(BATCH, lambda: _batched(session, feeds, singles, apart))
+    found.measure(ORDER, lambda: _reordered(session, feeds, apart))
+
+
+def _measure_way_back(
+    found: _Findings, session: Session, feeds: Feeds, expected: Outputs, other_feeds: Feeds | None, apart: Apart
+) -> None:
+    if other_feeds is not None:
+        found.measure(SHAPE_THERE_AND_BACK, lambda: _there_and_back(session, feeds, expected, other_feeds, apart))
+        return
+    free = any(isinstance(side, str) for spec in session.inputs for side in spec.shape[1:])
+    found.notes.append(f"other shapes were not judged: {'none was given' if free else 'the engine takes one shape'}")
+
+
+def _measure_other_shape(found: _Findings, session: Session, feeds: Feeds | None, expected: Outputs | None, apart: Apart) -> None:
+    if feeds is not None and expected is not None:
+        found.measure(OTHER_SHAPE, lambda: apart(expected, session.run(feeds)))
+    elif feeds is not None:
+        found.notes.append("the result at the other shape was not judged: there is nothing to compare it with")
 
 
 def difference(expected: Outputs, found: Outputs) -> float:
@@ -168,12 +204,3 @@ def _repeated(session: Session, feeds: Feeds, expected: Outputs, apart: Apart) -
 def _there_and_back(session: Session, feeds: Feeds, expected: Outputs, other_feeds: Feeds, apart: Apart) -> float:
     session.run(other_feeds)
     return apart(expected, session.run(feeds))
-
-
-def _measure(notes: list[str], quantity: str, run: Callable[[], float]) -> float:
-    """The measured value; infinite, with a note, when the engine fails to run at all."""
-    try:
-        return run()
-    except Exception as error:  # each runtime raises its own kinds; the failure is the finding
-        notes.append(f"{quantity}: the engine failed ({str(error).partition(chr(10))[0]})")
-        return float("inf")

@@ -8,8 +8,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from segship.core.backend import Traits
-from segship.core.errors import BuildFailed
+from segship.core.backend import Backend, Traits
+from segship.core.errors import BadArgument, BuildFailed
 from segship.core.graph import WEIGHTED_OPS, Graph
 from segship.core.precision import FloatPrecision, Keep, PrecisionPlan, check_covered
 from segship.graph.histogram import Range
@@ -18,7 +18,7 @@ from segship.graph.passes.channels_last_resize import become_products
 from segship.graph.passes.edit import constant_of, place, reaches
 from segship.graph.passes.exact_nodes import exact_nodes
 from segship.graph.passes.half_constants import largest, name_of, smallest_normal
-from segship.graph.passes.insert_qdq import output_channel_axis
+from segship.graph.passes.insert_qdq import chosen_nodes, output_channel_axis
 from segship.graph.passes.legalise import runs_int8
 from segship.graph.passes.type_slots import HALF_TYPES
 
@@ -35,8 +35,27 @@ HEADROOM = 2.0
 
 
 def check_plan(graph: Graph, plan: PrecisionPlan) -> None:
-    """Raise :class:`segship.core.errors.BadArgument` when an exception of ``plan`` covers no node of ``graph``."""
+    """Raise :class:`BadArgument` when an exception of ``plan`` covers nothing in ``graph``, or nothing that INT8 can hold."""
     check_covered(plan, ((place(node), node.op_type) for node in graph.ir.graph))
+    layers = [(place(node), node.op_type) for node in chosen_nodes(graph.ir.graph, PrecisionPlan("int8"))]
+    for keep in plan.keep:
+        if keep.precision == "int8" and not any(keep.covers(*layer) for layer in layers):
+            raise BadArgument(
+                f"the exception {keep.where!r} of the precision plan asks INT8 of what has no weights to hold in it: "
+                f"cover layers of {', '.join(WEIGHTED_OPS)}, or take the exception out"
+            )
+
+
+def check_kernels(graph: Graph, plan: PrecisionPlan, backend: Backend) -> None:
+    """Raise :class:`BadArgument` when ``plan`` gives INT8 to a layer that ``backend`` has no INT8 kernel for."""
+    missing = [node for node in chosen_nodes(graph.ir.graph, plan) if not runs_int8(node, backend.TRAITS)]
+    if missing:
+        kinds = " and ".join(dict.fromkeys(node.op_type for node in missing))
+        layers = "1 layer (" if len(missing) == 1 else f"{len(missing)} layers (first "
+        raise BadArgument(
+            f"the precision plan asks INT8 of {layers}{place(missing[0])}), and {backend.NAME} has no INT8 kernel for {kinds}: "
+            "keep these layers in float by an exception, or choose another backend"
+        )
 
 
 def int8_plan(graph: Graph, traits: Traits, keep: Sequence[Keep] = (), rest: FloatPrecision = "fp32") -> PrecisionPlan:

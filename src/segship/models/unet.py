@@ -178,6 +178,7 @@ def read(checkpoint: Checkpoint, facts: Facts) -> tuple[ModelSpec, Tensors]:
             resize=ScaleResize(_scale(facts, assumed), "pil_bicubic"),
             normalise=Normalise(scale=1 / 255, scale_only_above_one=True),
             exif_orientation=False,  # data_loading.py, load_image: PIL.Image.open
+            smallest=2 ** len(down),  # MaxPool2d(2) of a map one pixel wide leaves nothing
         ),
         outputs=(TensorSpec("logits", "float32", ("batch", n_classes, "height", "width")),),
         decode=SemanticDecode(

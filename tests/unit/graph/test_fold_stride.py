@@ -99,10 +99,12 @@ def test_onnxruntime_runs_it_in_int8_with_the_same_numbers(tmp_path_factory: pyt
     module = load_backend("onnxruntime")
     if problem := module.probe():
         pytest.skip(problem)
+    # without VNNI, AVX2 sums pairs of products in 16 bits: at half the brightness, 128 * 127 * 2, none of them saturates
+    dim = images(1, seed=5)[0] / 2
     found = []
     for graph in both(stem((7, 7), (2, 2), (3, 3, 3, 3))):
         directory = tmp_path_factory.mktemp("engine")
         built = module.build(graph, directory)
         assert {layer.precision for layer in built.precision.layers if layer.name.startswith("stem/Conv")} == {"int8"}
-        found.append(module.load(directory, graph.signature, threads=1).run({"image": images(1, seed=5)[0]})["logits"])
+        found.append(module.load(directory, graph.signature, threads=1).run({"image": dim})["logits"])
     np.testing.assert_array_equal(*found)  # integers are summed exactly
