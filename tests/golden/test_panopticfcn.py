@@ -18,7 +18,7 @@ import torch
 import segship
 from golden.case import CASES, NAMED, Case, of_engines
 from golden.panopticfcn import cases, differing, facts, recorded, wrong_maps
-from golden.panopticfcn_decisions import wrong_instance_ids, wrong_panoptic, wrong_parts, wrong_stuff, wrong_things
+from golden.panopticfcn_decisions import undecided, wrong_instance_ids, wrong_panoptic, wrong_parts, wrong_stuff, wrong_things
 from golden.weights import state_dict
 from segship.core.graph import Graph
 
@@ -92,6 +92,15 @@ def test_there_are_cases() -> None:
 
 def test_torch(loaded: Loaded) -> None:
     assert faults_of(loaded.case, loaded.model) == []
+
+
+def test_a_score_may_move_by_undecided_pixels_alone() -> None:
+    mask = np.full((1, 5, 6), 0.5, np.float32)
+    assert undecided(mask, np.array([0.3]), 0.4, atol=2e-3) == 0
+    mask[0, 0, 0] = 0.4 + 1e-6
+    with_it, without_it = mask.mean(), mask.ravel()[1:].mean()
+    moved = 0.3 * abs(without_it / with_it - 1)
+    assert undecided(mask, np.array([0.3]), 0.4, atol=2e-3) == pytest.approx(moved, rel=0.1)  # of the mean before or after
 
 
 def images_like(image: np.ndarray) -> list[np.ndarray]:
