@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from networks import NETWORKS, Network
 from page import Page
+from unseen import where
 
 from segship.backends import load_backend
 from segship.core.environment import available_threads
@@ -49,24 +50,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         sections = {network.title: partial(section, network, Path(scratch) / network.family) for network in NETWORKS}
         sections[START] = partial(start_section, Path(scratch))
-        Page(options.output, head()).measure(sections, options.only)
+        Page(options.output, HEAD).measure(sections, options.only)
     print(options.output)
 
 
-def head() -> str:
-    """What was measured, and where."""
-    here = machine(available_threads())
-    packages = ", ".join(f"{name} {version}" for name, version in here.packages.items())
-    return (
-        "# Performance\n\nWritten by `benchmarks/performance.py`; do not edit. Batch 1, "
-        f"{here.threads} threads, {here.processor.model} ({' '.join(here.processor.instruction_sets)}).\n{packages}, Python {here.python}.\n\n"
-        "All candidates of a table ran in one process, in turns, PyTorch eager FP32 among them; times are milliseconds, `times` is\n"
-        "PyTorch's median over the candidate's. *Network* is arrays in, arrays out: for PyTorch up to the logits, for an engine up to\n"
-        "the finished label map (resize and decision included), of objects up to the raw detections or segments. *Image* is a JPEG\n"
-        "file in, the finished result out. *Over network* is what reading, preparing and decoding add to the engine's network: the\n"
-        "median of the ratios within each round. *Post* is the decoding alone, raw outputs in, result out (pasting masks, merging\n"
-        "segments; nothing where the label map is the network's own), and its share of ONNX Runtime's FP32 network.\n"
-    )
+HEAD = """\
+# Performance
+
+Written by `benchmarks/performance.py`; do not edit. Batch 1. Each table says where it was measured.
+
+All candidates of a table ran in one process, in turns, PyTorch eager FP32 among them; times are milliseconds, `times` is
+PyTorch's median over the candidate's. *Network* is arrays in, arrays out: for PyTorch up to the logits, for an engine up to
+the finished label map (resize and decision included), of objects up to the raw detections or segments. *Image* is a JPEG
+file in, the finished result out. *Over network* is what reading, preparing and decoding add to the engine's network: the
+median of the ratios within each round. *Post* is the decoding alone, raw outputs in, result out (pasting masks, merging
+segments; nothing where the label map is the network's own), and its share of ONNX Runtime's FP32 network.
+"""
 
 
 def section(network: Network, folder: Path) -> str:
@@ -90,7 +89,7 @@ def section(network: Network, folder: Path) -> str:
     whole = timings["onnxruntime fp32", "network"].median_ms
     rows = [f"{row(name, timings, engines)} {decoding[name]:.1f} ({100 * decoding[name] / whole:.0f} %) |" for name in predictors]
     header = "| candidate | network median | p95 | times | image median | p95 | times | over network | INT8 layers | MB | post |"
-    return "\n".join([header, "|---|" + "---:|" * 10, *rows, ""])
+    return "\n".join([f"{where()}.", "", header, "|---|" + "---:|" * 10, *rows, ""])
 
 
 def random_checkpoint(network: Network, folder: Path) -> Path:
@@ -156,6 +155,8 @@ def start_section(folder: Path) -> str:
     image = next((folder / "start").glob("*.jpg"))
     model = load_model(checkpoint)
     lines = [
+        f"{where()}.",
+        "",
         "| engine | median s | of runs |",
         "|---|---:|---:|",
     ]
