@@ -81,9 +81,10 @@ def _number(value: float | None) -> str:
 
 def _times(found: Found) -> str:
     """The network in FP32, plain INT8 and by the plan, as timed in turns."""
-    chosen = next((each.network_ms for each in found.judged if each.chosen), None)
-    if chosen is None or found.fp32_ms is None or found.int8_ms is None:
-        return "not timed: the time budget had ended"
+    chosen = next(each.network_ms for each in found.judged if each.chosen)
+    assert chosen is not None  # a plan found is a plan timed
+    assert found.fp32_ms is not None
+    assert found.int8_ms is not None
     slower = "" if chosen < found.fp32_ms else ": INT8 does not pay here, FP32 is the better engine"
     return f"network: FP32 {found.fp32_ms:.1f} ms, plain INT8 {found.int8_ms:.1f} ms, this plan {chosen:.1f} ms{slower}"
 

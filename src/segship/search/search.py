@@ -49,7 +49,7 @@ class PlanSearch:
 
     ``allowed``: points that may be lost. ``every_group``: measure what groups lose also where plain INT8 is right, by the best
     recipe. ``deadline`` (``time.monotonic()`` seconds, None for none) ends measuring; what was measured until then is judged, by
-    few plans.
+    few plans, and the best of them is timed.
     """
 
     def __init__(
@@ -157,18 +157,20 @@ class PlanSearch:
         return parts
 
     def _fastest(self) -> tuple[PrecisionPlan | None, dict[PrecisionPlan, float]]:
-        """The fastest right plan, and the times of all that were timed in turns; by prediction where time is up.
+        """The fastest right plan, and the times of all that were timed in turns.
 
-        FP32, plain INT8 and some wrong plans are timed beside, to show what is given up.
+        FP32, plain INT8 and some wrong plans are timed beside, to show what is given up. Where time is up, the fastest is so by
+        prediction, and it alone is timed beside FP32 and plain INT8: nobody should have to believe a plan without a time.
         """
-        right = self._right()[:_AT_MOST_TIMED]
-        if self._deadline.passed():
-            return (right[0] if right else None), {}
+        right, late = self._right(), self._deadline.passed()
+        if late and not right:
+            return None, {}
         self._progress(f"search {self._backend}: fastest plan", 0, None)
         wrong = [plan for plan, (_, judgement) in self._judged.items() if not judgement.right]
-        timed = list(dict.fromkeys([FLOAT, self._costs.base, *right, *wrong[-_WRONG_TIMED:]]))
+        beside = right[:1] if late else [*right[:_AT_MOST_TIMED], *wrong[-_WRONG_TIMED:]]
+        timed = list(dict.fromkeys([FLOAT, self._costs.base, *beside]))
         times = dict(zip(timed, self._store.times(timed, self._costs.recipe), strict=True))
-        return min(right, key=lambda plan: times[plan], default=None), times
+        return min((plan for plan in beside if plan in right), key=lambda plan: times[plan], default=None), times
 
 
 def _choice(kept: Sequence[Item], rest: Sequence[Item]) -> Choice:

@@ -195,7 +195,16 @@ def test_no_time_left_measures_no_group_and_still_judges() -> None:
     assert found.recipe == DEFAULT
     assert 1 <= len(judged) <= 2
     assert all(entry.loss is None for entry in found.sensitivities)
-    assert found.fp32_ms is None
+
+
+def test_no_time_left_still_times_the_plan_that_is_found() -> None:
+    found, _, store = search(5.0, deadline=time.monotonic() - 1)
+    chosen = next(each for each in found.judged if each.chosen)
+    assert chosen.network_ms == found.int8_ms == store.times([found.plan], found.recipe)[0]
+    assert found.fp32_ms == pytest.approx(22.0)
+    nothing, _, _ = search(-1.0, deadline=time.monotonic() - 1)
+    assert nothing.plan is None
+    assert nothing.fp32_ms is None
 
 
 def test_what_was_not_measured_is_taken_to_be_bad() -> None:
