@@ -1,4 +1,4 @@
-"""A SegFormer-B0 on real photographs: CamVid, 11 classes, begun from the embedded network of synthetic streets.
+"""A SegFormer-B1 on real photographs: CamVid, 11 classes, begun from the embedded network of synthetic streets.
 
     python -m recipes.train_camvid_segformer --data DIR/camvid --out weights
 
