@@ -1,4 +1,4 @@
-"""The PointRend of the demo: detectron2's layout on three quarters of a ResNet-18, 7.3 million parameters, on synthetic streets.
+"""The PointRend of the demo: detectron2's layout on a ResNet-18, 13.0 million parameters, on synthetic streets.
 
     python -m recipes.streets --out build/streets.npz --scenes 8000
     python -m recipes.train_scenes_pointrend --streets build/streets.npz --out src/segship/assets
@@ -39,7 +39,7 @@ from segship.models.parts.resnet import ResNetShape
 from segship.models.pointrend.network import PointRend, point_sample, uncertainty
 from segship.scenes import CLASSES, COLORS
 
-RESNET = ResNetShape(blocks=(2, 2, 2, 2), stem=48, inner=(48, 96, 192, 384), widths=(48, 96, 192, 384), bottleneck=False)
+RESNET = ResNetShape(blocks=(2, 2, 2, 2), stem=64, inner=(64, 128, 256, 512), widths=(64, 128, 256, 512), bottleneck=False)
 PIXEL_MEAN, PIXEL_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 """BGR, on 0..255. They travel in the checkpoint, as detectron2 kept them."""
 
@@ -55,8 +55,8 @@ def network() -> PointRend:
     return PointRend(
         RESNET,
         n_classes=len(CLASSES),
-        fpn_channels=96,
-        head_channels=96,
+        fpn_channels=128,
+        head_channels=128,
         fc=(128, 128, 128),
         coarse_pred_each_layer=True,
         stride_in_1x1=False,
