@@ -14,7 +14,7 @@ from segship.core.progress import Progress, silent
 from segship.diff.explain import explain
 from segship.diff.inner import Inner, open_inner
 from segship.diff.kinds import Cause, Finding
-from segship.diff.measure import LIMITS, relative_error
+from segship.diff.measure import relative_error
 from segship.diff.segment import values_of
 from segship.diff.walk import Step, Walk, walk
 from segship.graph.passes.edit import place
@@ -38,7 +38,7 @@ def diverging_step(
     """Walk the engine's tensors on ``feeds``: the finding (None where every step agrees), the steps, and notes."""
     inner = open_inner(engine, graph)
     try:
-        walked = walk(graph, inner, feeds, limit=LIMITS[coarsest(engine)], progress=progress)
+        walked = walk(graph, inner, feeds, precision=coarsest(engine), progress=progress)
     except RunFailed as error:
         return _failing(graph, inner, feeds, error), (), ()
     notes = _notes(walked, inner, graph, feeds)

@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from segship.core.backend import Array, Feeds
 from segship.core.graph import Graph
+from segship.core.precision import Precision
 from segship.core.progress import Progress, silent
 from segship.diff.inner import Inner
-from segship.diff.measure import SHARE_LIMIT, relative_error
+from segship.diff.measure import LIMITS, ROUNDING, SHARE_LIMIT, relative_error
 from segship.diff.segment import Segment, forced_feeds, forced_graph, nodes_between, run_graph, values_of
 from segship.graph.observe import shapes_graph, tensors_graph
 from segship.graph.passes.edit import module_path
@@ -23,14 +24,19 @@ from segship.graph.passes.edit import module_path
 MEMORY = 1 << 28
 """Bytes of the engine's tensors that are held at a time; the graph's take as much again, twice."""
 
-State = Literal["agrees", "carries", "diverges"]
+_AMPLIFIED = 3
+"""So many times what noise of the size of rounding makes of a step, the step's own error is taken to be rounding, too: beside the
+inputs weights and results are rounded."""
+
+State = Literal["agrees", "carries", "amplifies", "diverges"]
 
 
 class Step(msgspec.Struct, frozen=True):
     """One compared tensor.
 
     ``error``: relative error beside the same tensor of the graph from the same image; ``own``: beside what the graph gives
-    for the engine's own inputs of this step. ``state``: ``carries`` is an error that an earlier step made.
+    for the engine's own inputs of this step. ``state``: ``carries`` is an error that an earlier step made, ``amplifies`` one
+    that the step makes of rounding, as any engine of this precision would.
     """
 
     path: str
@@ -52,8 +58,9 @@ class Walk:
     """Tensors that the engine holds in a form of its own, which cannot be compared."""
 
 
-def walk(graph: Graph, inner: Inner, feeds: Feeds, *, limit: float, progress: Progress = silent) -> Walk:
-    """Compare part by part, each as large as the memory allows, and stop behind the first part with a step above ``limit``."""
+def walk(graph: Graph, inner: Inner, feeds: Feeds, *, precision: Precision, progress: Progress = silent) -> Walk:
+    """Compare part by part, each as large as the memory allows, and stop behind the first part with a step that makes a larger
+    error than ``precision`` explains."""
     result = Walk()
     shapes = _shapes(graph, list(inner.held), feeds) if inner.held else {}
     results = {value.name for value in graph.ir.graph.outputs}
@@ -61,7 +68,7 @@ def walk(graph: Graph, inner: Inner, feeds: Feeds, *, limit: float, progress: Pr
     done = 0
     for names in _parts(shapes):
         progress("compare tensors", done, len(shapes))
-        _compare(result, graph, inner, feeds, names, shapes, limit)
+        _compare(result, graph, inner, feeds, names, shapes, precision)
         done += len(names)
         if result.first is not None:
             break
@@ -95,8 +102,9 @@ def _compare(
     feeds: Feeds,
     names: Sequence[str],
     shapes: Mapping[str, tuple[int, ...]],
-    limit: float,
+    precision: Precision,
 ) -> None:
+    limit = LIMITS[precision]
     values = values_of(graph.ir.graph)
     reads = {name: nodes_between(graph.ir.graph, values[name], shapes)[1] for name in names}
     needed = list(dict.fromkeys([*(each for name in names for each in reads[name]), *names]))
@@ -119,10 +127,13 @@ def _compare(
             step = _rank_step(graph, name, engine[name], expected, forced.get(ranked[name], own[ranked[name]]), limit)
         else:
             step = _step(graph, name, engine[name], clean.get(name, expected), expected, limit)
-        result.steps.append(step)
         if step.state == "diverges" and result.first is None:
-            inputs = {each: forced[each] for each in reads[name]}
-            result.first = Segment(graph, name, feeds, inputs, engine[name], expected)
+            segment = Segment(graph, name, feeds, {each: forced[each] for each in reads[name]}, engine[name], expected)
+            if step.own <= _AMPLIFIED * segment.amplified(ROUNDING[precision]):
+                step = msgspec.structs.replace(step, state="amplifies")
+            else:
+                result.first = segment
+        result.steps.append(step)
 
 
 def _inputs(graph: Graph) -> set[str]:
