@@ -12,7 +12,7 @@ from segship.core.graph import Graph
 from segship.core.precision import Precision
 from segship.core.progress import Progress, silent
 from segship.diff.explain import explain
-from segship.diff.inner import Inner, open_inner
+from segship.diff.inner import Inner, open_inner, smoothed
 from segship.diff.kinds import Cause, Finding
 from segship.diff.measure import relative_error
 from segship.diff.segment import values_of
@@ -22,6 +22,10 @@ from segship.graph.passes.edit import place
 _BETWEEN = ("graph", "engine")
 _SMALL = 0.05
 """Own errors below may be rounding in fewer bits: bfloat16 makes 4e-3 in each operation."""
+
+_SCALED = (
+    "the plan moves outliers of channels into weights (smooth): tensors between such layers are scaled, and were passed over"
+)
 
 _COARSENESS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
@@ -41,7 +45,7 @@ def diverging_step(
         walked = walk(graph, inner, feeds, precision=coarsest(engine), progress=progress)
     except RunFailed as error:
         return _failing(graph, inner, feeds, error), (), ()
-    notes = _notes(walked, inner, graph, feeds)
+    notes = (*_notes(walked, inner, graph, feeds), *([_SCALED] if smoothed(engine) else []))
     return _finding(walked), tuple(walked.steps), notes
 
 

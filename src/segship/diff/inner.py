@@ -17,6 +17,7 @@ from segship.core.engine import Engine
 from segship.core.errors import BadArgument
 from segship.core.graph import Graph
 from segship.diff.segment import values_of
+from segship.graph.channel_path import scaled_values, sites
 from segship.graph.passes.edit import constant_of
 
 _MODULES = {"onnxruntime": "segship.diff.inner_onnxruntime", "openvino": "segship.diff.inner_openvino"}
@@ -68,7 +69,15 @@ def open_inner(engine: Engine, graph: Graph) -> Inner:
         )
     inner = cast(Inner, import_module(_MODULES[name]).open_inner(engine, graph))
     inner.held = _with_places(inner.held, graph)
+    if smoothed(engine):
+        scaled = {value.name for site in sites(graph.ir.graph) for value in scaled_values(site)}
+        inner.held = {name: held for name, held in inner.held.items() if name not in scaled}
     return inner
+
+
+def smoothed(engine: Engine) -> bool:
+    """Whether the engine's plan moves outliers of channels into weights, so that tensors between such layers are scaled."""
+    return "smooth" in (engine.manifest.plan.recipe or "")
 
 
 def _with_places(held: dict[str, Held], graph: Graph) -> dict[str, Held]:

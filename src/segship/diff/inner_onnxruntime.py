@@ -18,6 +18,21 @@ from segship.graph.passes.edit import constant_of
 _OUTPUT_SCALE = {"QLinearConv": 6, "QLinearMatMul": 6, "QLinearConcat": 0, "QLinearAdd": 6}
 """Which input of an integer kernel is its output's scale; the zero point follows."""
 
+_TO_LAST, _TO_FIRST = {(0, 2, 1), (0, 2, 3, 1)}, {(0, 2, 1), (0, 3, 1, 2)}
+_KEEP_LAYOUT = {
+    "QLinearAdd",
+    "QLinearConcat",
+    "NhwcMaxPool",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Add",
+    "Mul",
+    "Concat",
+    "Relu",
+    "Clip",
+}
+"""Kernels that the runtime moves its transposes across: what reads channels last gives channels last."""
+
 
 class OnnxRuntimeInner:
     """See :class:`segship.diff.inner.Inner`."""
@@ -42,24 +57,47 @@ def open_inner(engine: Engine, graph: Graph) -> OnnxRuntimeInner:
     manifest = engine.manifest
     known = values_of(graph.ir.graph)
     origins = {node.name: node for node in graph.ir.graph}
-    held = {name: found for node in model.graph for name, found in _held_by(node, known, origins)}
+    last = _channels_last(model.graph, known)
+    held = {name: found for node in model.graph for name, found in _held_by(node, known, origins, last)}
     order = {name: index for index, name in enumerate(known)}
     return OnnxRuntimeInner(
         Graph(model, manifest.spec, manifest.signature), dict(sorted(held.items(), key=lambda item: order[item[0]]))
     )
 
 
-def _held_by(node: ir.Node, known: Mapping[str, ir.Value], origins: Mapping[str | None, ir.Node]) -> Iterator[tuple[str, Held]]:
-    """The graph's values that a node of the engine gives, by name."""
+def _channels_last(graph: ir.Graph, known: Mapping[str, ir.Value]) -> set[ir.Value]:
+    """Values that the engine holds as (n, h, w, c) where the graph has (n, c, h, w).
+
+    Their shape does not tell: 64 channels of 64 x 64 look alike. Transposes of the graph itself (``known``) move its own values.
+    """
+    found: set[ir.Value] = set()
+    for node in graph:
+        if node.op_type == "Transpose":
+            turned = tuple(node.attributes.get_ints("perm", ()) or ())
+            inserted = node.outputs[0].name not in known
+            last = turned not in _TO_FIRST if node.inputs[0] in found else inserted and turned in _TO_LAST
+        else:
+            moved = node.op_type in _KEEP_LAYOUT and any(value in found for value in node.inputs)
+            integer = node.op_type.startswith("QLinear")  # the float kernel ReorderOutput stands for the graph's own Transpose
+            last = moved or (integer and bool(node.attributes.get_int("channels_last", 0)))
+        if last:
+            found.update(node.outputs)
+    return found
+
+
+def _held_by(
+    node: ir.Node, known: Mapping[str, ir.Value], origins: Mapping[str | None, ir.Node], last: set[ir.Value]
+) -> Iterator[tuple[str, Held]]:
+    """The graph's values that a node of the engine gives, by name; ``last``: those that it holds channels last."""
     for value in node.outputs:
         name = value.name or ""
         if node.op_type == "QuantizeLinear" and name.endswith("/quantised/out") and (base := name[:-14]) in known:
-            yield base, _quantised(value, node, 1)
+            yield base, _quantised(value, node, 1, last)
         elif name in known and (name not in _quantised_names(node)):
-            yield name, Held(name)
+            yield name, Held(name, channels_last=value in last)
     if node.op_type in _OUTPUT_SCALE and (result := _result_of(node, origins)) is not None:
         node.outputs[0].dtype = ir.DataType.UINT8 if node.outputs[0].dtype is None else node.outputs[0].dtype
-        yield result.name or "", _quantised(node.outputs[0], node, _OUTPUT_SCALE[node.op_type])
+        yield result.name or "", _quantised(node.outputs[0], node, _OUTPUT_SCALE[node.op_type], last)
 
 
 def _quantised_names(node: ir.Node) -> set[str]:
@@ -74,14 +112,13 @@ def _quantised_names(node: ir.Node) -> set[str]:
     }
 
 
-def _quantised(value: ir.Value, node: ir.Node, index: int) -> Held:
+def _quantised(value: ir.Value, node: ir.Node, index: int, last: set[ir.Value]) -> Held:
     scale, zero_point = constant_of(node.inputs[index]), constant_of(node.inputs[index + 1])
-    last = node.attributes.get_int("channels_last", 0)
     return Held(
         value.name or "",
         float(scale) if scale is not None else None,
         int(zero_point) if zero_point is not None else 0,
-        channels_last=bool(last),
+        channels_last=value in last,
     )
 
 

@@ -6,6 +6,7 @@ function, if all between them lets a positive factor pass.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -45,6 +46,22 @@ def sites(graph: ir.Graph) -> list[Site]:
             if readers:
                 found.append(Site(value, axis, tuple(makers), tuple(readers)))
     return found
+
+
+def scaled_values(site: Site) -> Iterator[ir.Value]:
+    """Every value that scaling the site scales: from the node that makes its channels to those whose weights read them."""
+    yield from _back_to(site.makers[0].node, site.value)
+    for reader in site.readers:
+        yield from _back_to(site.value.producer(), reader.node.inputs[0])
+
+
+def _back_to(maker: ir.Node | None, value: ir.Value | None) -> Iterator[ir.Value]:
+    while value is not None:
+        yield value
+        node = value.producer()
+        if node is maker or node is None:
+            return
+        value = next((each for each in node.inputs if each is not None and constant_of(each) is None), None)
 
 
 def _made_by(node: ir.Node) -> tuple[int, list[Slot]] | None:

@@ -62,6 +62,20 @@ def test_a_correct_int8_engine_has_none(model: Model, backend: str, scenes: list
     assert max(step.own for step in report.steps) > 1e-3  # the walk has seen 8 bits, not their floating-point originals
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_as_many_channels_as_rows_and_columns_are_told_apart(backend: str, tmp_path: Path) -> None:
+    """64 channels of 64 x 64: whether an engine holds them channels last cannot be seen by their shape."""
+    loaded = network(POINTREND)[0]
+    graph = export(loaded, image_size=(256, 256))
+    write_dataset(tmp_path / "square", range(100, 104), (256, 256))
+    square = sorted((tmp_path / "square").glob("*.jpg"))
+    int8 = Quantiser(loaded, graph, square, cache=tmp_path).quantised(load_backend(backend).TRAITS)
+    report = found_in(loaded, int8, backend, square[0], tmp_path, clean=graph, every_step=True)
+    assert report.passed, report.finding
+    assert any(step.shape == (1, 64, 64, 64) for step in report.steps)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("model", "op", "rule", "path"),
