@@ -49,6 +49,15 @@ CHECKPOINTS = {
 }
 
 
+@pytest.mark.parametrize(
+    "words", [("deploy", "--max-drop", "nan"), ("tune", "--budget-minutes", "inf"), ("tune", "--max-drop", "-1")]
+)
+def test_a_number_that_is_none(words: tuple[str, ...], scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command, *option = words
+    assert run(command, tmp_path / "model.pth", "--data", scenes, *option) == 2
+    assert option[0] in sentence(capsys)
+
+
 @pytest.mark.parametrize("kind", CHECKPOINTS)
 def test_checkpoint(kind: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content, expected = CHECKPOINTS[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,17 @@ import click
 from segship.core.errors import BadArgument
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Finite(click.FloatRange):
+    """A number in a range; "nan" lies in every range that only compares, and is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number: give one, for instance 0.5", param, ctx)
+        return number
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else there.")
 threads = click.option(
@@ -32,14 +44,14 @@ float_precision = click.option(
 plan = click.option("--plan", type=click.Path(path_type=Path), help="Precision plan, a TOML file: see docs/precision-plans.md.")
 _max_drop = click.option(
     "--max-drop",
-    type=click.FloatRange(0, 100),
+    type=Finite(0, 100),
     default=0.5,
     show_default=True,
     help="Points of the task's metric that may be lost.",
 )
 _budget = click.option(
     "--budget-minutes",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=30.0,
     show_default=True,
     help="Time for the search of a plan: what was measured by then is judged.",

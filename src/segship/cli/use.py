@@ -132,7 +132,7 @@ def evaluate(model: Path, data: Path, facts: tuple[str, ...], threads: int | Non
     "--against", type=click.Path(path_type=Path), help="The checkpoint that the engine was made of: PyTorch is the reference."
 )
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of images; default: noise, for the invariance tests alone.")
-@click.option("--max-drop", type=click.FloatRange(0, 100), default=0.5, show_default=True)
+@click.option("--max-drop", type=options.Finite(0, 100), default=0.5, show_default=True)
 @options.facts
 @options.as_json
 def verify(engine: Path, against: Path | None, data: Path | None, max_drop: float, facts: tuple[str, ...], as_json: bool) -> int:

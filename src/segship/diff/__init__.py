@@ -29,6 +29,11 @@ from segship.predictor import EnginePredictor, Predictor, Prepared, load_engine,
 
 __all__ = ["ADVICE", "Finding", "HalfRisk", "Kind", "Report", "Step", "diff", "diff_engine", "diff_graph"]
 
+_ADDED_UP = (
+    "no step goes wrong by itself; rounding adds up to a disagreement of {:.2g} % in the result (whether that is too much is for "
+    "segship verify to say, and segship tune finds a plan that loses less)"
+)
+
 
 def diff(
     checkpoint: Path | str,
@@ -120,7 +125,7 @@ def _walked(
         graph = optimise(label_map(exported, candidate.signature.image_size) if labels else exported)
     finding, steps, more = diverging_step(candidate.engine, graph, model_feeds(candidate, *batch), progress)
     if finding is None and apart:
-        more = (*more, f"no step goes wrong by itself; rounding adds up to a disagreement of {100 * apart:.2g} % in the result")
+        more = (*more, _ADDED_UP.format(100 * apart))
     return Report(image=str(image), finding=finding, disagreement=apart, steps=steps, notes=(*notes, *more))
 
 
